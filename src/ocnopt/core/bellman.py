@@ -1,0 +1,118 @@
+"""The backward Bellman pass: dynamic programming with the second order in Gauss-Newton, low-rank form.
+
+Players in reverse order of their first call; V_x = v + Y a and V_xx = Y C Yᵀ are carried by the
+(N, r) numbers a and the core C alone (Liu, Chen, Theodorou, arXiv 2510.14168; DESIGN, section 2):
+
+    Q_θ = p.grad + ℓ_θ + pull(Y a)
+    k   = −M⁻¹ Q_θ
+    C   ← (C⁻¹ + G)⁻¹,  G = (f_θᵀY)ᵀ M⁻¹ (f_θᵀY)      V_xx = Q_xx − Q_xθ Q_θθ⁻¹ Q_θx
+    a   ← a + C resp(Y, k)                             V_x  = Q_x + Q_xθ k
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .protocols import Params
+from .stage import Stage, minus, plus
+from .value import Value
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much of a proposed step will be taken: step = fresh·δθ + ball·previous.
+
+    The feedback counts the whole step of the other layers, momentum included (DESIGN, fact 13).
+    (1, 0) are the equations as they stand.
+    """
+
+    fresh: float = 1.0
+    ball: float = 0.0
+
+    def whole(self, response: Tensor, carried: Tensor | None) -> Tensor:
+        """Response to the step that will be taken, from the responses to its two parts."""
+        total = response if self.fresh == 1.0 else self.fresh * response
+        return total if carried is None else total + self.ball * carried
+
+
+@dataclass
+class Saturation:
+    """Control limits on the feedback: the weights that V_x puts on the columns of a sample stay within a bound.
+
+    With Y = v the sample enters with weight 1 + c_i, and a bound of one holds it in [0, 2]. For
+    more columns the length of c_i is held to ``bound`` times that of the coordinates of v_i in Y.
+    ``hits`` counts weights that were held; ``negative`` those that would have turned a sample around.
+    """
+
+    bound: float | None = 1.0
+    coordinates: Tensor | None = None
+    hits: Tensor | int = 0
+    negative: Tensor | int = 0
+
+    def hold(self, c: Tensor) -> Tensor:
+        """c (N, r) within the bound."""
+        if c.shape[1] == 1 and self.coordinates is None:
+            self.negative = self.negative + (c < -1).sum()
+        if self.bound is None:
+            return c
+        length = c.norm(dim=1, keepdim=True)
+        own = 1.0 if self.coordinates is None else self.coordinates.norm(dim=1, keepdim=True)
+        factor = (self.bound * own / length.clamp(min=torch.finfo(c.dtype).tiny)).clamp(max=1.0)
+        self.hits = self.hits + (factor < 1).sum()
+        return c * factor
+
+
+@dataclass(eq=False)
+class Gain:
+    """What the backward pass leaves at a stage for the forward pass.
+
+    Q: Q_θ.  k: −M⁻¹Q_θ.  a: weights of V_x after the stage, None at the last one.
+    C: the core its policy reacts with.  response: resp(Y, k).  carried: resp(Y, previous).
+    """
+
+    stage: Stage
+    Q: Params
+    k: Params
+    a: Tensor | None
+    C: Tensor
+    response: Tensor
+    carried: Tensor | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One step's control problem: stages in forward order, the kind of value, and its terminal core C_T.
+
+    C: as made by ``value.start``; None without feedback, where V_xx = 0.
+    """
+
+    stages: Sequence[Stage]
+    value: Value
+    C: Tensor
+    pace: Pace = Pace()
+    saturation: Saturation = field(default_factory=lambda: Saturation(bound=None))
+
+
+def backward_pass(problem: Problem) -> list[Gain]:
+    """Gains of all stages, in forward order."""
+    gains: list[Gain] = []
+    C, a = problem.C, None
+    for stage in reversed(problem.stages):
+        gain, C, a = back_up(problem, stage, C, a)
+        gains.append(gain)
+    return gains[::-1]
+
+
+def back_up(problem: Problem, stage: Stage, C: Tensor, a: Tensor | None) -> tuple[Gain, Tensor, Tensor]:
+    """One stage of the recursion: its gain, and (C, a) of the stage before it."""
+    Q = stage.gradient if a is None else plus(stage.gradient, stage.pull(problem.saturation.hold(a)))
+    k = minus(stage.solve(Q))
+    response = stage.resp(k)
+    carried = None if stage.previous is None else stage.resp(stage.previous)
+    entering = torch.zeros_like(response) if a is None else a
+    policy_C, C, before = problem.value.backward(stage, C, entering, problem.pace.whole(response, carried))
+    return Gain(stage, Q, k, a, policy_C, response, carried), C, before

@@ -1,0 +1,129 @@
+"""What the output side of the trajectory says about the loss: its weight per sample and its curvature.
+
+After a plain ``loss.backward()`` only the root output h and its cotangent v are known. A softmax
+cross-entropy gives itself away: v = s (p − t) with p = softmax(h), for a target t that is a
+distribution. From s and t follow the tight rank-one bound of the output's Gauss-Newton matrix along
+v, and label samples of the Fisher matrix.
+
+    C = 1 / (vᵀ H⁺ v),  H = s (diag p − p pᵀ)   ⇒   C = 1 / (s χ²),  χ² = Σ_j (p_j − t_j)² / p_j
+
+is the largest core for which v C vᵀ ⪯ H. For a class label it is p_y / (s (1 − p_y)), the
+true-vs-rest factor of arXiv 2605.06081; it also covers soft targets and label smoothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy:
+    """A softmax cross-entropy seen at the root output.
+
+    p, t: probabilities and targets, (B, K, ...).  s: weight of each label, (B, 1, ...); zero where ignored.
+    logits: False where the output is already a log-softmax, whose cotangent is −s t.
+    """
+
+    p: Tensor
+    t: Tensor
+    s: Tensor
+    logits: bool = True
+
+    def core(self) -> Tensor:
+        """C (B,) with v C vᵀ ⪯ H, tight; 0 where the residual has underflowed."""
+        tiny = torch.finfo(self.p.dtype).tiny
+        chi2 = (self.s * (self.p - self.t).square() / self.p.clamp(min=tiny)).flatten(1).sum(1)
+        return torch.where(chi2 > 1e-30, 1 / chi2.clamp(min=1e-30), 0.0)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """A column u = √s (p − e_y) with y drawn from p, shaped like the output: E[u uᵀ] = H."""
+        p = self.p.movedim(1, -1)
+        y = torch.multinomial(p.reshape(-1, p.shape[-1]).cpu(), 1, generator=generator).to(p.device)
+        e_y = torch.zeros_like(p).view(-1, p.shape[-1]).scatter_(1, y, 1.0).view_as(p).movedim(-1, 1)
+        return self.s.sqrt() * (self.p - e_y if self.logits else -e_y)
+
+
+def recognise(h: Tensor, v: Tensor) -> SoftmaxCrossEntropy | None:
+    """The cross-entropy behind root output h and cotangent v, shapes (B, K, ...), or None if it is not one.
+
+    Classes lie in dimension 1, as torch's cross_entropy has them; for (B, T, K) outputs they are looked
+    for in the last.
+    """
+    if h.dim() < 2 or not h.is_floating_point():
+        return None
+    seen = recognise_at(h, v)
+    if seen is None and h.dim() > 2:
+        seen = recognise_at(h.movedim(-1, 1), v.movedim(-1, 1))
+        seen = seen and moved_back(seen)
+    return seen
+
+
+def recognise_at(h: Tensor, v: Tensor) -> SoftmaxCrossEntropy | None:
+    """``recognise`` with the classes in dimension 1."""
+    if h.shape[1] < 2:
+        return None
+    tolerance = TOLERANCE.get(v.dtype, 1e-3)
+    h, v = (x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in (h, v))
+    return of_labels(h, v, tolerance) or of_distributions(h, v, tolerance) or of_log_softmax(h, v, tolerance)
+
+
+def of_labels(h: Tensor, v: Tensor, tolerance: float) -> SoftmaxCrossEntropy | None:
+    """v = s (p − e_y), s per label: class weights, ignored labels and any reduction are covered."""
+    p = h.softmax(1)
+    y = v.argmin(1, keepdim=True)
+    t = torch.zeros_like(p).scatter_(1, y, 1.0)
+    rest = 1 - p.gather(1, y)
+    # The largest other entry gives s without the cancellation in 1 − p_y.
+    s = (v.masked_fill(t.bool(), 0).sum(1, keepdim=True) / rest_of(p, t)).nan_to_num(posinf=0.0)
+    s = torch.where(rest > 1e-6, s, s.amax())
+    s = s * (v != 0).any(1, keepdim=True)
+    return SoftmaxCrossEntropy(p, t, s) if explains(s * (p - t), v, tolerance) and bool((s >= 0).all()) else None
+
+
+def rest_of(p: Tensor, t: Tensor) -> Tensor:
+    """Σ_{j≠y} p_j, summed without the true class so that it does not cancel."""
+    return (p * (1 - t)).sum(1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
+
+
+def of_distributions(h: Tensor, v: Tensor, tolerance: float) -> SoftmaxCrossEntropy | None:
+    """v = (p − t)/n with soft targets t under a mean over n labels: t = p − n v must be a distribution."""
+    p = h.softmax(1)
+    n = p.numel() / p.shape[1]
+    t = p - n * v
+    sound = t.min() >= -tolerance and (v.sum(1).abs() <= tolerance * v.abs().sum(1)).all() and v.abs().sum() > 0
+    if not bool(sound):
+        return None
+    return SoftmaxCrossEntropy(p, t.clamp(min=0), torch.full_like(p[:, :1], 1 / n))
+
+
+def of_log_softmax(h: Tensor, v: Tensor, tolerance: float) -> SoftmaxCrossEntropy | None:
+    """Output log p and cotangent −s e_y, from log_softmax followed by nll_loss."""
+    p = h.exp()
+    normalised = (p.sum(1) - 1).abs().max() <= tolerance
+    t = (v < 0).to(p.dtype)
+    s = -v.sum(1, keepdim=True)
+    if not bool(normalised) or not bool((t.sum(1) <= 1).all()) or not explains(-s * t, v, tolerance):
+        return None
+    return SoftmaxCrossEntropy(p, t, s, logits=False)
+
+
+def explains(expected: Tensor, v: Tensor, tolerance: float) -> bool:
+    """Whether ‖expected − v‖ ≤ tolerance·‖v‖, for a v that is finite and not zero."""
+    return bool((expected - v).norm() <= tolerance * v.norm()) and bool(v.norm() > 0)
+
+
+def moved_back(seen: SoftmaxCrossEntropy) -> SoftmaxCrossEntropy:
+    """The same with the classes in the last dimension again."""
+    return Moved(seen.p, seen.t, seen.s, seen.logits)
+
+
+class Moved(SoftmaxCrossEntropy):
+    """Classes in dimension 1 here, in the last dimension at the output."""
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        return super().sample(generator).movedim(1, -1)

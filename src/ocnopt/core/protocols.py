@@ -1,0 +1,59 @@
+"""What the Bellman pass asks of a player and of a metric; the core knows nothing else of either.
+
+Two primitives per layer type, nothing else is ever formed (DESIGN, section 2):
+
+    pull(u)      = Σ_i f_θᵀ u_i        parameter-shaped
+    tangent(d)_i = f_θ d               output-shaped; resp(U, d)_i = u_iᵀ f_θ d follows from it
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from .trajectory import Call
+
+Params = tuple[Tensor, ...]
+"""One tensor per trainable parameter of a player, in the order of ``Player.names``."""
+
+
+class Player(Protocol):
+    """A module together with its trainable parameters, seen through its parameter Jacobian f_θ."""
+
+    names: tuple[str, ...]
+
+    @property
+    def parameters(self) -> Params: ...
+
+    def tangent(self, call: Call, d: Params) -> Tensor:
+        """f_θ d for every sample: shaped like the output of the call."""
+        ...
+
+    def pull(self, call: Call, u: Tensor) -> Params:
+        """Σ_i f_θᵀ u_i for cotangents u shaped like the output of the call."""
+        ...
+
+    def sample_pull(self, call: Call, U: Tensor) -> Params:
+        """f_θᵀ u_i for every sample on its own: U (r, B, ...) gives tensors (r, B, *parameter)."""
+        ...
+
+
+class MatrixPlayer(Player, Protocol):
+    """A player whose parameters form a matrix [W b] per group, so that f_θᵀ u = Σ_p u_p z_pᵀ."""
+
+    def inputs(self, call: Call) -> Tensor:
+        """Rows z_p that meet [W b]: (g, B, P, n_in), a one appended where the bias trains."""
+        ...
+
+    def outputs(self, call: Call, U: Tensor) -> Tensor:
+        """Rows u_p: U (r, B, ...) gives (r, g, B, P, n_out)."""
+        ...
+
+    def to_matrix(self, d: Params) -> Tensor:
+        """Parameter-shaped (..., *parameter) to joint matrices (..., g, n_out, n_in)."""
+        ...
+
+    def from_matrix(self, D: Tensor) -> Params:
+        """Inverse of ``to_matrix``."""
+        ...

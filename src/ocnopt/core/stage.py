@@ -1,0 +1,148 @@
+"""A stage of the control problem: one player, its metric, and the calls it made in this step.
+
+``Stage`` turns the two primitives of a player into the two the Bellman pass is written in,
+summed over calls, positions and columns of the terminal factor before any product of two:
+
+    pull(c)    = Σ_i f_θᵀ Y_i c_i            c (N, r) → parameter-shaped
+    resp(d)_i  = Y_iᵀ f_θ d                  d parameter-shaped → (N, r)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .protocols import Params, Player
+from .trajectory import Call
+
+
+class Metric(Protocol):
+    """M_t, the curvature of one stage, as a symmetric positive definite operator."""
+
+    contains_own_block: bool
+
+    def solve(self, d: Params) -> Params:
+        """M⁻¹ d; leading dimensions of d are broadcast."""
+        ...
+
+    def half(self, d: Params) -> Params:
+        """M^(-1/2) d up to an orthogonal factor: ⟨half(p), half(q)⟩ = pᵀ M⁻¹ q."""
+        ...
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Which rows of the per-sample quantities belong to which forward sweep.
+
+    rows: per sweep, the slice of 0..N that holds its samples.
+    weight: (N,) how many samples of the batch each row stands for, None when each stands for itself.
+    """
+
+    rows: dict[int, slice]
+    weight: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        return max(s.stop for s in self.rows.values())
+
+
+@dataclass(eq=False)
+class Stage:
+    """One player in one step.
+
+    gradient: Q_θ of the open loop, p.grad + ℓ_θ, one tensor per parameter.
+    previous: the last step taken, where the heavy ball counts it; None otherwise.
+    rank: number of columns of the terminal factor.
+    """
+
+    player: Player
+    metric: Metric
+    calls: list[Call]
+    gradient: Params
+    samples: Samples
+    rank: int = 1
+    previous: Params | None = None
+    label: str = ""
+
+    @cached_property
+    def pairs(self) -> list[tuple[Call, Tensor, slice]]:
+        """Every call with its columns Y (r, B, ...) and its rows."""
+        return [(call, call.Y, self.samples.rows[call.sweep]) for call in self.calls]
+
+    def pull(self, c: Tensor) -> Params:
+        """Σ_i f_θᵀ Y_i c_i for weights c (N, r)."""
+        if self.samples.weight is not None:
+            c = c * self.samples.weight[:, None]
+        pulls = (self.player.pull(call, weighted(Y, pad(c[rows], Y.shape[1]))) for call, Y, rows in self.pairs)
+        return add_up(pulls)
+
+    def resp(self, d: Params) -> Tensor:
+        """Y_iᵀ f_θ d for every sample and column: (N, r)."""
+        out = self.gradient[0].new_zeros(self.samples.count, self.rank)
+        for call, Y, rows in self.pairs:
+            kept = rows.stop - rows.start
+            out[rows] += contracted(Y, self.player.tangent(call, d))[:kept]
+        return out
+
+    def solve(self, d: Params) -> Params:
+        """M⁻¹ d."""
+        return self.metric.solve(d)
+
+    def sample_products(self) -> Params:
+        """f_θᵀ Y of every column and sample on its own: tensors (r, N, *parameter)."""
+        total = [p.new_zeros(self.rank, self.samples.count, *p.shape) for p in self.gradient]
+        for call, Y, rows in self.pairs:
+            kept = rows.stop - rows.start
+            for sum_, part in zip(total, self.player.sample_pull(call, Y), strict=True):
+                sum_[:, rows] += part[:, :kept]
+        return tuple(total)
+
+
+def weighted(Y: Tensor, c: Tensor) -> Tensor:
+    """Σ_j Y_ij c_ij: Y (r, B, ...), c (B, r) → (B, ...)."""
+    if Y.shape[0] == 1:
+        return Y[0] * c.to(Y.dtype).view(-1, *(1,) * (Y.dim() - 2))
+    return torch.einsum("rb...,br->b...", Y, c.to(Y.dtype))
+
+
+def contracted(Y: Tensor, h: Tensor) -> Tensor:
+    """Y_ijᵀ h_i: Y (r, B, ...), h (B, ...) → (B, r)."""
+    h = h.flatten(1)
+    if Y.shape[0] == 1:
+        return torch.linalg.vecdot(Y[0].flatten(1).to(h.dtype), h).unsqueeze(1)
+    return torch.einsum("rbn,bn->br", Y.flatten(2).to(h.dtype), h)
+
+
+def pad(c: Tensor, batch: int) -> Tensor:
+    """Rows of zeros below c (m, r) up to the batch, for players that need the whole batch to act on a part of it."""
+    if c.shape[0] == batch:
+        return c
+    return torch.cat([c, c.new_zeros(batch - c.shape[0], c.shape[1])])
+
+
+def add_up(terms: Iterator[Params]) -> Params:
+    """Σ of parameter-shaped tuples."""
+    total = next(terms)
+    for term in terms:
+        total = plus(total, term)
+    return total
+
+
+def plus(x: Params, y: Params) -> Params:
+    """x + y, parameter by parameter."""
+    return tuple(a + b for a, b in zip(x, y, strict=True))
+
+
+def minus(x: Params) -> Params:
+    """−x."""
+    return tuple(-a for a in x)
+
+
+def inner(x: Params, y: Params) -> Tensor:
+    """⟨x, y⟩ over all parameters of a stage."""
+    return torch.stack([torch.sum(a * b) for a, b in zip(x, y, strict=True)]).sum()

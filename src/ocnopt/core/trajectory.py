@@ -1,0 +1,121 @@
+"""The trajectory of one step: what every player call received and what came back to it.
+
+Layers are time steps, so a training step leaves a trajectory of calls in forward order.
+Each call holds the state that entered (z), the first-order information that came back
+(v = ∂L/∂h, carrying the 1/B of a mean loss) and, for terminal factors of rank above one,
+the pulled-back columns Y. Nothing here outlives the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from .losses import SoftmaxCrossEntropy
+
+Leaves = list[Tensor | None]
+"""A cotangent for each output tensor of a call, None where no gradient arrived."""
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One forward call of a player's module.
+
+    args, kwargs: detached inputs of the module; ``z`` is the first of them.
+    sizes: shapes of the output tensors; one for almost every module, several for a GRU.
+    batch: samples of the call; the tensors may hold only the first few of them.
+    leaves: v for each output.  columns: Y_j for each column j of a terminal factor of rank > 1.
+    draws: cotangents at sampled labels, on steps that gather statistics of the Fisher matrix.
+    sweep: number of the forward sweep (micro-batch) this call belongs to.
+    order: position of the module's first call in the step.
+    rng: state of the generators before the call, where the module may draw random numbers.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    sizes: tuple[torch.Size, ...]
+    sweep: int = 0
+    order: int = 0
+    batch: int = 0
+    rng: Any = None
+    leaves: Leaves = field(default_factory=list)
+    columns: list[Leaves] = field(default_factory=list)
+    draws: Leaves = field(default_factory=list)
+
+    @property
+    def z(self) -> Tensor:
+        """The first input, shape (B, ...)."""
+        return next(x for x in (*self.args, *self.kwargs.values()) if isinstance(x, Tensor))
+
+    @property
+    def v(self) -> Tensor:
+        """Cotangent of the output, shape (B, ...); several outputs are laid side by side as (B, n)."""
+        return joined(self.leaves, self.sizes)
+
+    @property
+    def drawn(self) -> Tensor | None:
+        """Cotangent at sampled labels, shaped like v; None on steps without."""
+        return joined(self.draws, self.sizes) if self.draws else None
+
+    @property
+    def Y(self) -> Tensor:
+        """Columns of the terminal factor pulled back to this output, shape (r, B, ...); v alone for rank one."""
+        if not self.columns:
+            return self.v.unsqueeze(0)
+        like = next(leaf for column in self.columns for leaf in column if leaf is not None)
+        return torch.stack([joined(column, self.sizes, like) for column in self.columns])
+
+
+@dataclass(eq=False)
+class Sweep:
+    """One forward sweep of the model and what its root output revealed.
+
+    batch: number of samples, None where the model was called in parts.
+    seen: the softmax cross-entropy recognised at the root output, if it is one.
+    core: (B, r, r) terminal core of the columns, or (B, 1, 1) of a rank-one bound, where
+        ``optimizer.backward`` computed it; None otherwise.
+    coordinates: of v in the columns, (B, r); None where Y = v.
+    rank: number of columns captured, 0 where Y = v.
+    """
+
+    batch: int | None = None
+    seen: SoftmaxCrossEntropy | None = None
+    core: Tensor | None = None
+    coordinates: Tensor | None = None
+    rank: int = 0
+
+
+def narrowed(call: Call, m: int) -> Call:
+    """The call with the first m samples of everything it holds."""
+    batch = call.z.shape[0]
+    if batch <= m:
+        return call
+
+    def head(x: Any) -> Any:
+        return tree_map_only(Tensor, lambda t: t[:m] if t.dim() and t.shape[0] == batch else t, x)
+
+    columns = [head(column) for column in call.columns]
+    args, kwargs = head(call.args), head(call.kwargs)
+    return replace(call, args=args, kwargs=kwargs, leaves=head(call.leaves), columns=columns, draws=head(call.draws))
+
+
+def joined(leaves: Leaves, sizes: tuple[torch.Size, ...], like: Tensor | None = None) -> Tensor:
+    """One tensor for all outputs of a call: the cotangent itself, or (B, n) with missing ones as zeros."""
+    if len(sizes) == 1 and leaves[0] is not None:
+        return leaves[0]
+    like = next((leaf for leaf in leaves if leaf is not None), like)
+    if like is None:
+        raise ValueError("No gradient arrived at any output of this call.")
+    if len(sizes) == 1:
+        return like.new_zeros(like.shape[0], *sizes[0][1:])
+    full = [like.new_zeros(size) if leaf is None else leaf for leaf, size in zip(leaves, sizes, strict=True)]
+    return torch.cat([_rows(leaf, sizes[0][0]) for leaf in full], dim=1)
+
+
+def _rows(leaf: Tensor, batch: int) -> Tensor:
+    """(B, n). The last states of a GRU, (layers, B, n), keep the batch second."""
+    return leaf.movedim(leaf.shape.index(batch), 0).reshape(batch, -1)

@@ -1,0 +1,154 @@
+"""Diagonal curvatures: the identity, and the root-mean-square gradients of RMSprop and Adam.
+
+Each is torch's own optimizer in three parts: statistics of the gradient, the denominators that are
+its metric M = denominator/lr, and the rule that an effective gradient −M δθ enters. With feedback
+off the effective gradient is the gradient, and the rule is torch's, weight for weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+State = dict[str, Any]
+Group = dict[str, Any]
+Tensors = list[Tensor]
+
+
+@dataclass(frozen=True)
+class SGD:
+    """M = I/lr; torch.optim.SGD with momentum, dampening 0, no Nesterov term.
+
+    unit: the longest step, in multiples of the gradient, that search="model" may take.
+    """
+
+    unit: float = 1.0
+    decoupled_decay = False
+    momentum = 0.9
+    default_lr = 1e-2
+
+    def statistics(self, gradients: Tensors, states: Sequence[State], group: Group) -> None:
+        """A plain gradient step keeps none."""
+
+    def denominators(self, states: Sequence[State], group: Group) -> list[Tensor | float]:
+        return [1.0] * len(states)
+
+    def apply(
+        self, params: Tensors, effective: Tensors, denominators: Sequence[Tensor | float], states: Sequence[State], group: Group
+    ) -> None:
+        torch._foreach_add_(params, heavy_ball(effective, states, group["momentum"]), alpha=-group["lr"])
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """M = diag(√v + ε)/lr, v the running mean of squared gradients; torch.optim.RMSprop, not centred.
+
+    alpha: averaging coefficient of v.  unit: as in ``SGD``, in multiples of g/√v.
+    """
+
+    alpha: float = 0.99
+    eps: float = 1e-8
+    unit: float = 0.03
+    decoupled_decay = False
+    momentum = 0.0
+    default_lr = 1e-3
+
+    def __post_init__(self) -> None:
+        require_fraction("alpha", self.alpha)
+        require_positive("eps", self.eps)
+
+    def statistics(self, gradients: Tensors, states: Sequence[State], group: Group) -> None:
+        v = buffers(states, "square_avg", gradients)
+        torch._foreach_mul_(v, self.alpha)
+        torch._foreach_addcmul_(v, gradients, gradients, value=1 - self.alpha)
+
+    def denominators(self, states: Sequence[State], group: Group) -> list[Tensor | float]:
+        root = torch._foreach_sqrt([state["square_avg"] for state in states])
+        torch._foreach_add_(root, self.eps)
+        return list(root)
+
+    def apply(
+        self, params: Tensors, effective: Tensors, denominators: Sequence[Tensor | float], states: Sequence[State], group: Group
+    ) -> None:
+        if group["momentum"] == 0:
+            torch._foreach_addcdiv_(params, effective, list(denominators), value=-group["lr"])
+            return
+        buffer = buffers(states, "momentum_buffer", effective)
+        torch._foreach_mul_(buffer, group["momentum"])
+        torch._foreach_addcdiv_(buffer, effective, list(denominators))
+        torch._foreach_add_(params, buffer, alpha=-group["lr"])
+
+
+@dataclass(frozen=True)
+class Adam:
+    """M = diag(√v̂ + ε)/lr with bias-corrected v̂; torch.optim.AdamW, the first moment taken by the rule."""
+
+    eps: float = 1e-8
+    unit: float = 0.03
+    decoupled_decay = True
+    momentum = 0.9
+    default_lr = 1e-3
+
+    def __post_init__(self) -> None:
+        require_positive("eps", self.eps)
+
+    def statistics(self, gradients: Tensors, states: Sequence[State], group: Group) -> None:
+        beta2 = group["betas"][1]
+        v = buffers(states, "exp_avg_sq", gradients)
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, gradients, gradients, value=1 - beta2)
+        for state in states:
+            state["step"] = state.get("step", 0) + 1
+
+    def denominators(self, states: Sequence[State], group: Group) -> list[Tensor | float]:
+        beta2 = group["betas"][1]
+        root = torch._foreach_sqrt([state["exp_avg_sq"] for state in states])
+        torch._foreach_div_(root, [math.sqrt(1 - beta2 ** state["step"]) for state in states])
+        torch._foreach_add_(root, self.eps)
+        return list(root)
+
+    def apply(
+        self, params: Tensors, effective: Tensors, denominators: Sequence[Tensor | float], states: Sequence[State], group: Group
+    ) -> None:
+        lr, beta1 = group["lr"], group["betas"][0]
+        m = buffers(states, "exp_avg", effective)
+        torch._foreach_lerp_(m, effective, 1 - beta1)
+        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        steps = [-lr / (1 - beta1 ** state["step"]) for state in states]
+        torch._foreach_addcdiv_(params, m, list(denominators), steps)
+
+
+Diagonal = SGD | RMSprop | Adam
+
+
+def buffers(states: Sequence[State], name: str, like: Tensors) -> Tensors:
+    """The named state of every parameter, zeros at first."""
+    for state, x in zip(states, like, strict=True):
+        if name not in state:
+            state[name] = torch.zeros_like(x)
+    return [state[name] for state in states]
+
+
+def heavy_ball(steps: Tensors, states: Sequence[State], momentum: float) -> Tensors:
+    """b ← μ b + step for every parameter; the steps themselves without momentum."""
+    if momentum == 0:
+        return steps
+    ball = buffers(states, "momentum_buffer", steps)
+    torch._foreach_mul_(ball, momentum)
+    torch._foreach_add_(ball, steps)
+    return ball
+
+
+def require_fraction(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}={value} must lie in [0, 1).")
+
+
+def require_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}={value} must be a positive number.")

@@ -1,0 +1,91 @@
+"""Kronecker factors of the Gauss-Newton block of a matrix player (Martens and Grosse, arXiv 1503.05671).
+
+With Σ_p u_p z_pᵀ the contribution of one sample, u drawn so that E[u uᵀ] carries the loss's Hessian,
+
+    block ≈ A ⊗ B,   A = mean over samples and positions of z zᵀ,   B = Σ over samples and positions of u uᵀ.
+
+The 1/B of the loss is inside u. Several calls and positions are averaged in A and summed in B (the
+"expand" convention of shared weights).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.protocols import MatrixPlayer
+from ..core.trajectory import Call, narrowed
+from .metrics import to_basis
+
+
+class Evidence(NamedTuple):
+    """One call's rows for statistics: Z (g, m, P, n_in), U (r, g, m, P, n_out), and what each row of U counts."""
+
+    Z: Tensor
+    U: Tensor
+    weight: float
+
+
+def evidence(player: MatrixPlayer, calls: Sequence[Call], batch: int, rows: int) -> list[Evidence]:
+    """Rows of every call, of as few samples as give about ``rows`` rows; batch: samples of the whole step."""
+    return [one_call(player, call, batch, rows) for call in calls]
+
+
+def one_call(player: MatrixPlayer, call: Call, batch: int, rows: int) -> Evidence:
+    positions = call.sizes[0][1:].numel() // player.parameters[0].shape[0]
+    m = min(call.z.shape[0], -(-rows // max(1, positions)))
+    part = narrowed(call, m)
+    U, weight = curvature_columns(part, batch)
+    return Evidence(player.inputs(part), player.outputs(part, U), weight * call.batch / m)
+
+
+def curvature_columns(call: Call, batch: int) -> tuple[Tensor, float]:
+    """Vectors U (r, B, ...) and a weight with weight·Σ u uᵀ the output curvature seen by the call.
+
+    Exact columns of the terminal factor where they are at hand, draws at sampled labels next, and the
+    given cotangents (the empirical Fisher matrix, v = g/B) last.
+    """
+    if call.columns:
+        return call.Y, 1.0
+    drawn = call.drawn
+    if drawn is not None:
+        return drawn.unsqueeze(0), 1.0
+    return call.v.unsqueeze(0), float(batch)
+
+
+def factor_A(parts: Sequence[Evidence], largest: int) -> Tensor:
+    """A: mean of z zᵀ over all rows, (g, n_in, n_in); beyond the largest size its diagonal alone, (g, n_in)."""
+    total = sum(outer(part.Z.flatten(1, 2), largest) for part in parts)
+    return total / sum(part.Z.shape[1] * part.Z.shape[2] for part in parts)  # type: ignore[operator]
+
+
+def factor_B(parts: Sequence[Evidence], largest: int) -> Tensor:
+    """B: sum of u uᵀ over all rows, (g, n_out, n_out), or its diagonal."""
+    sums = (part.weight * outer(part.U.transpose(0, 1).flatten(1, 3), largest) for part in parts)
+    return sum(sums)  # type: ignore[return-value]
+
+
+def outer(X: Tensor, largest: int) -> Tensor:
+    """Xᵀ X over the rows of X (g, N, n), or its diagonal."""
+    return X.mT @ X if X.shape[-1] <= largest else X.square().sum(1)
+
+
+def squared_products(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor | None) -> Tensor:
+    """Σ over samples and columns of (U_Bᵀ (Σ_p u_p z_pᵀ) U_A)², the diagonal of the block in a basis (g, n_out, n_in)."""
+    if len(parts) == 1 and parts[0].Z.shape[2] == 1:
+        Z, U = in_basis(parts[0].Z[:, :, 0], U_A), in_basis(parts[0].U[:, :, :, 0], U_B)
+        return parts[0].weight * U.square().sum(0).mT @ Z.square()
+    products = [torch.einsum("rgbpo,gbpi->rbgoi", part.U, part.Z) for part in parts]
+    if len({X.shape for X in products}) == 1:
+        # Calls of one player on the same samples add before they are squared.
+        return parts[0].weight * to_basis(sum(products), U_A, U_B).square().sum((0, 1))  # type: ignore[arg-type]
+    squares = (part.weight * to_basis(X, U_A, U_B).square().sum((0, 1)) for part, X in zip(parts, products, strict=True))
+    return sum(squares)  # type: ignore[return-value]
+
+
+def in_basis(X: Tensor, U: Tensor | None) -> Tensor:
+    """Rows (..., g, m, n) in the basis U (g, n, n), None for the identity."""
+    return X if U is None else X @ U

@@ -1,0 +1,201 @@
+"""KFAC and EKFAC: curvatures of matrix players from running averages of their Kronecker factors.
+
+KFAC   M = (A + π√λ I) ⊗ (B + √λ/π I)                    Martens and Grosse, arXiv 1503.05671
+EKFAC  M = U (S + λ) Uᵀ,  U = U_A ⊗ U_B,  S = E[(Uᵀg)²]   George et al., arXiv 1806.03884
+
+Both hold the layer's own Gauss-Newton block. Statistics and decompositions have periods of their
+own. Players without a matrix, and parameters without a player, take the companion's diagonal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.protocols import MatrixPlayer
+from ..core.trajectory import Call
+from ..linalg.symmetric import DecompositionError, Tally, add_diagonal, cholesky, eigh, mean_diagonal
+from .diagonal import Adam, Diagonal, State, require_fraction, require_positive
+from .factors import Evidence, evidence, factor_A, factor_B, squared_products
+from .metrics import EigenMetric, KroneckerMetric
+
+FISHER = ("sampled", "given")
+
+
+@dataclass(frozen=True)
+class Kronecker:
+    """Options that KFAC and EKFAC share.
+
+    damping: λ with search="fixed"; the model search brings its own.
+    averaging: coefficient of the running averages of A, B and S.
+    statistics_every, decompose_every: periods in steps; both are due on every one of the first steps.
+    rows: about how many rows (samples times positions) each update of the factors uses.
+    max_factor: a side larger than this keeps the coordinate basis (EKFAC) or its diagonal (KFAC).
+    fisher: "sampled" draws labels from the model where the loss allows it, with one more backward
+        pass on the steps that gather statistics; "given" takes the loss's own gradients.
+    companion: the diagonal for everything without a Kronecker form; companion_lr: its rate at lr = 1.
+    """
+
+    damping: float = 1e-2
+    averaging: float = 0.95
+    statistics_every: int = 10
+    decompose_every: int = 50
+    rows: int = 2048
+    max_factor: int = 1024
+    fisher: str = "sampled"
+    companion: Diagonal = field(default_factory=Adam)
+    companion_lr: float = 2e-3
+    decoupled_decay = True
+    momentum = 0.9
+    default_lr = 0.05
+    unit = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive("damping", self.damping)
+        require_positive("companion_lr", self.companion_lr)
+        require_fraction("averaging", self.averaging)
+        for name in ("statistics_every", "decompose_every", "rows", "max_factor"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.fisher not in FISHER:
+            raise ValueError(f"fisher={self.fisher!r} is not one of {', '.join(FISHER)}.")
+
+    def statistics_due(self, step: int) -> bool:
+        """Whether step (1, 2, …) gathers statistics; the first ones all do, since the averages are young."""
+        return step <= 5 or step % self.statistics_every == 0
+
+    def decomposition_due(self, step: int, offset: int) -> bool:
+        """Whether step renews the decompositions of the player with this offset: staggered, and often at first."""
+        return step in (1, 3, 10, 25) or (step > 25 and (step + offset) % self.decompose_every == 0)
+
+    def observe(self, player: MatrixPlayer, calls: Sequence[Call], batch: int, state: State, tally: Tally) -> None:
+        """Update the running averages; evidence that is not finite is left out and counted."""
+        parts = evidence(player, calls, batch, self.rows)
+        A, B = factor_A(parts, self.max_factor), factor_B(parts, self.max_factor)
+        if not bool(A.isfinite().all() & B.isfinite().all()):
+            tally["statistics not finite"] += 1
+            return
+        state["updates"] = state.get("updates", 0) + 1
+        keep = self.memory(state["updates"])
+        average(state, "A", A, keep)
+        average(state, "B", B, keep)
+        self.correct(parts, state, keep)
+
+    def correct(self, parts: Sequence[Evidence], state: State, keep: float) -> None:
+        """A curvature that keeps more than the factors updates it here."""
+
+    def memory(self, updates: int) -> float:
+        """Averaging coefficient that weighs the first updates evenly."""
+        return min(1 - 1 / updates, self.averaging)
+
+    def ready(self, state: State) -> bool:
+        """Whether the state holds what ``metric`` needs."""
+        raise NotImplementedError
+
+    def metric(self, player: MatrixPlayer, state: State, damping: float, scale: float) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class KFAC(Kronecker):
+    """M = (A + π√λ I) ⊗ (B + √λ/π I), π² = mean eigenvalue of A over that of B."""
+
+    def renew(self, state: State, damping: float, tally: Tally) -> None:
+        """Invert the damped factors; on failure the old inverses stay."""
+        A, B = state["A"], state["B"]
+        pi = pi_factor(A, B)
+        root = math.sqrt(damping)
+        try:
+            inverses = [damped_inverse(A, pi * root, tally), damped_inverse(B, root / pi, tally)]
+        except DecompositionError:
+            tally["decomposition failed"] += 1
+            return
+        state["inverse_A"], state["inverse_B"] = inverses
+        state["damping"] = damping
+
+    def stale(self, state: State, damping: float) -> bool:
+        """Whether λ has moved so far that the inverses no longer hold it."""
+        return "damping" not in state or not 2 / 3 <= damping / state["damping"] <= 3 / 2
+
+    def ready(self, state: State) -> bool:
+        return "inverse_A" in state
+
+    def metric(self, player: MatrixPlayer, state: State, damping: float, scale: float) -> KroneckerMetric:
+        return KroneckerMetric(player, state["inverse_A"], state["inverse_B"], scale)
+
+
+@dataclass(frozen=True)
+class EKFAC(Kronecker):
+    """M = U (S + λ) Uᵀ: an amortised eigenbasis, and second moments of the gradients in it, kept up to date."""
+
+    def correct(self, parts: Sequence[Evidence], state: State, keep: float) -> None:
+        if "S" in state:
+            S = squared_products(parts, state.get("U_A"), state.get("U_B"))
+            average(state, "S", S, keep)
+
+    def renew(self, state: State, damping: float, tally: Tally) -> None:
+        """Diagonalise the factors and carry S over into the new basis; on failure the old basis stays."""
+        try:
+            (s_A, U_A), (s_B, U_B) = (self.basis(state[name], tally) for name in ("A", "B"))
+        except DecompositionError:
+            tally["decomposition failed"] += 1
+            return
+        if "S" not in state:
+            state["S"] = s_B[..., :, None] * s_A[..., None, :]
+        else:
+            state["S"] = carried(state["S"], turn(U_A, state.get("U_A")), turn(U_B, state.get("U_B")))
+        for name, U in (("U_A", U_A), ("U_B", U_B)):
+            if U is not None:
+                state[name] = U
+
+    def basis(self, A: Tensor, tally: Tally) -> tuple[Tensor, Tensor | None]:
+        """Eigenvalues and eigenvectors, or the diagonal and None for a factor that is too large."""
+        return eigh(A, tally) if A.dim() == 3 else (A, None)
+
+    def stale(self, state: State, damping: float) -> bool:
+        """λ enters with every solve, so the basis never goes stale by it."""
+        return "S" not in state
+
+    def ready(self, state: State) -> bool:
+        return "S" in state
+
+    def metric(self, player: MatrixPlayer, state: State, damping: float, scale: float) -> EigenMetric:
+        return EigenMetric(player, state.get("U_A"), state.get("U_B"), state["S"], damping, scale)
+
+
+def average(state: State, name: str, new: Tensor, keep: float) -> None:
+    """state[name] ← keep·state[name] + (1 − keep)·new, in place; the first value is taken as it is."""
+    if name in state:
+        state[name].lerp_(new.to(state[name]), 1 - keep)
+    else:
+        state[name] = new.clone()
+
+
+def pi_factor(A: Tensor, B: Tensor) -> Tensor:
+    """π = √(mean eigenvalue of A / that of B), (g, 1, 1); one where either vanishes."""
+    mean_A, mean_B = (X.mean(-1)[:, None, None] if X.dim() == 2 else mean_diagonal(X) for X in (A, B))
+    pi = (mean_A / mean_B).sqrt()
+    return torch.where(pi.isfinite() & (pi > 0), pi, 1.0)
+
+
+def damped_inverse(A: Tensor, damping: Tensor, tally: Tally) -> Tensor:
+    """(A + damping)⁻¹ for A (g, n, n), damping (g, 1, 1); of a diagonal (g, n), its diagonal."""
+    if A.dim() == 2:
+        return 1 / (A + damping[..., 0])
+    return torch.cholesky_inverse(cholesky(add_diagonal(A, damping), tally))
+
+
+def turn(new: Tensor | None, old: Tensor | None) -> Tensor | None:
+    """The rotation from the old basis to the new one."""
+    return None if new is None or old is None else new.mT @ old
+
+
+def carried(S: Tensor, V_A: Tensor | None, V_B: Tensor | None) -> Tensor:
+    """S in a basis turned by V: E[(V_Bᵀ X V_A)²] for X with uncorrelated entries of second moment S."""
+    S = S if V_A is None else S @ V_A.square().mT
+    return S if V_B is None else V_B.square() @ S

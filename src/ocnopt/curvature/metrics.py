@@ -1,0 +1,123 @@
+"""Metrics M_t: symmetric positive definite operators on the parameters of one player.
+
+Each knows M⁻¹, a square root of it, and the rotation of rows in which it becomes elementwise:
+for matrix players, M⁻¹ = (rotate back) ∘ D ∘ (rotate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..core.protocols import MatrixPlayer, Params
+from ..linalg.kronecker import product, rotate, rotate_back
+
+
+@dataclass(frozen=True)
+class DiagonalMetric:
+    """M = diag(m)/scale: a tensor or number m and a number scale for every parameter."""
+
+    m: Sequence[Tensor | float]
+    scale: Sequence[float]
+    contains_own_block = False
+
+    def solve(self, d: Params) -> Params:
+        return tuple(x * s / m for x, m, s in zip(d, self.m, self.scale, strict=True))
+
+    def half(self, d: Params) -> Params:
+        return tuple(x * inverse.to(x).sqrt() for x, inverse in zip(d, self.inverses(), strict=True))
+
+    def inverses(self) -> Params:
+        return tuple(torch.as_tensor(s / m) for m, s in zip(self.m, self.scale, strict=True))
+
+    def rotate_rows(self, player: MatrixPlayer, Z: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        full = (x.to(p).expand_as(p) for x, p in zip(self.inverses(), player.parameters, strict=True))
+        return Z, U, player.to_matrix(tuple(full))
+
+
+@dataclass(frozen=True)
+class KroneckerMetric:
+    """M = (A ⊗ B)/scale by the inverses of A (g, n_in, n_in) and B (g, n_out, n_out)."""
+
+    player: MatrixPlayer
+    inverse_A: Tensor
+    inverse_B: Tensor
+    scale: float
+    contains_own_block = True
+
+    def solve(self, d: Params) -> Params:
+        X = self.player.to_matrix(d).to(self.inverse_A.dtype)
+        return self.player.from_matrix(self.scale * product(X, self.inverse_A, self.inverse_B))
+
+    def half(self, d: Params) -> Params:
+        R_A, R_B = self.roots()
+        X = self.player.to_matrix(d).to(self.inverse_A.dtype)
+        return self.player.from_matrix(self.scale**0.5 * product(X, R_A, R_B))
+
+    def rotate_rows(self, player: MatrixPlayer, Z: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        R_A, R_B = self.roots()
+        return self.scale**0.5 * apply_rows(Z, R_A), apply_rows(U, R_B), None
+
+    def roots(self) -> tuple[Tensor, Tensor]:
+        """R with Rᵀ R equal to the inverse factor."""
+        return root(self.inverse_A), root(self.inverse_B)
+
+
+@dataclass(frozen=True)
+class EigenMetric:
+    """M = U (S + λ) Uᵀ/scale in the Kronecker eigenbasis U_A ⊗ U_B; S (g, n_out, n_in). A basis of None is the identity."""
+
+    player: MatrixPlayer
+    U_A: Tensor | None
+    U_B: Tensor | None
+    S: Tensor
+    damping: float
+    scale: float
+    contains_own_block = True
+
+    @property
+    def D(self) -> Tensor:
+        """Inverse eigenvalues of M."""
+        return self.scale / (self.S + self.damping)
+
+    def solve(self, d: Params) -> Params:
+        X = to_basis(self.player.to_matrix(d).to(self.S.dtype), self.U_A, self.U_B)
+        return self.player.from_matrix(from_basis(X * self.D, self.U_A, self.U_B))
+
+    def half(self, d: Params) -> Params:
+        X = to_basis(self.player.to_matrix(d).to(self.S.dtype), self.U_A, self.U_B)
+        return self.player.from_matrix(X * self.D.sqrt())
+
+    def rotate_rows(self, player: MatrixPlayer, Z: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        Z = Z if self.U_A is None else Z.to(self.S.dtype) @ self.U_A[:, None]
+        U = U if self.U_B is None else U.to(self.S.dtype) @ self.U_B[:, None]
+        return Z, U, self.D
+
+
+def root(inverse: Tensor) -> Tensor:
+    """R with Rᵀ R = inverse (g, n, n); of a diagonal (g, n), its square root."""
+    return inverse.sqrt() if inverse.dim() == 2 else torch.linalg.cholesky(inverse).mT
+
+
+def apply_rows(X: Tensor, R: Tensor) -> Tensor:
+    """R x for every row x of X (..., g, N, P, n)."""
+    return X.to(R) * R[:, None, None] if R.dim() == 2 else X.to(R) @ R.mT[:, None]
+
+
+def to_basis(X: Tensor, U_A: Tensor | None, U_B: Tensor | None) -> Tensor:
+    """U_Bᵀ X U_A, where None stands for the identity."""
+    if U_A is not None and U_B is not None:
+        return rotate(X, U_A, U_B)
+    X = X if U_A is None else X @ U_A
+    return X if U_B is None else U_B.mT @ X
+
+
+def from_basis(X: Tensor, U_A: Tensor | None, U_B: Tensor | None) -> Tensor:
+    """U_B X U_Aᵀ, where None stands for the identity."""
+    if U_A is not None and U_B is not None:
+        return rotate_back(X, U_A, U_B)
+    X = X if U_A is None else X @ U_A.mT
+    return X if U_B is None else U_B @ X

@@ -1,0 +1,161 @@
+"""From hooks and gradients to the control problem of one step: who plays, with which metric, on which samples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .core.capture import Capture
+from .core.protocols import Params
+from .core.stage import Metric, Samples, Stage
+from .core.terminal import Terminal
+from .core.trajectory import Call, Sweep, narrowed
+from .players import Refusal
+from .players.base import ModulePlayer
+from .seats import Seat
+
+State = dict[str, Any]
+Group = dict[str, Any]
+
+
+@dataclass(eq=False)
+class Turn:
+    """A seat in one step.
+
+    params, gradients (p.grad + ℓ_θ), states, groups: one entry for each parameter that has a gradient.
+    player: who speaks for them, or None, with the reason.  calls: what was captured of the player.
+    kronecker: whether the metric is the Kronecker curvature's own, not its companion's.
+    feedback: whether the seat takes part in the Bellman pass; reason: why not.
+    effective: −M δθ.  step: δθ.  Both are filled in by the passes.
+    """
+
+    seat: Seat
+    names: tuple[str, ...]
+    params: list[Tensor]
+    gradients: list[Tensor]
+    states: list[State]
+    groups: list[Group]
+    player: ModulePlayer | None = None
+    calls: list[Call] = field(default_factory=list)
+    metric: Metric | None = None
+    kronecker: bool = False
+    feedback: bool = False
+    reason: str = ""
+    effective: Sequence[Tensor] = ()
+    step: Params = ()
+
+    @property
+    def order(self) -> int:
+        return self.calls[0].order if self.calls else -1
+
+
+def turn_of(seat: Seat, names: tuple[str, ...], states: Any, groups: dict[int, Group], tied: set[int]) -> Turn:
+    """The seat with those of its parameters that have gradients, and its player if it has one."""
+    params = seat.tensors(names)
+    gradients = [require_dense(p.grad, f"{seat.path}.{name}") for p, name in zip(params, names, strict=True)]
+    turn = Turn(seat, names, params, gradients, [states[p] for p in params], [groups[id(p)] for p in params])
+    player = seat.player(names)
+    if isinstance(player, Refusal):
+        turn.reason = player.reason
+    elif any(id(p) in tied for p in params):
+        turn.reason = "shared with another module, so its products belong to no single stage"
+    else:
+        turn.player = player
+    return turn
+
+
+def require_dense(gradient: Tensor | None, name: str) -> Tensor:
+    if gradient is None or gradient.is_sparse:
+        raise RuntimeError(f"The gradient of {name} is sparse; OCNOpt needs dense gradients (build it with sparse=False).")
+    return gradient
+
+
+def seat_calls(turns: Sequence[Turn], capture: Capture) -> None:
+    """Give every turn the calls of its module, and say which of them can take part in the feedback."""
+    sizes = {sweep: batch_of(capture, sweep) for sweep in {c.sweep for cs in capture.calls.values() for c in cs}}
+    for turn in turns:
+        if turn.player is None:
+            continue
+        turn.calls = [call for call in capture.calls.get(turn.seat.module, []) if call.leaves]
+        turn.reason = obstacle(turn.calls, sizes, capture)
+        turn.feedback = not turn.reason
+
+
+def obstacle(calls: Sequence[Call], sizes: dict[int, int], capture: Capture) -> str:
+    """Why these calls cannot take part in the feedback; empty if they can."""
+    if not calls:
+        return "no call was captured in this step"
+    for call in calls:
+        if call.batch != sizes[call.sweep]:
+            return f"its batch of {call.batch} is not the model's batch of {sizes[call.sweep]}"
+        if len(call.columns) != capture.sweeps[call.sweep].rank:
+            return "the columns of the terminal factor did not reach it"
+    return ""
+
+
+def batch_of(capture: Capture, sweep: int) -> int:
+    """Samples of a sweep: as the model's input says where some player agrees, else what most calls have."""
+    seen = Counter(call.batch for calls in capture.calls.values() for call in calls if call.sweep == sweep)
+    declared = capture.sweeps[sweep].batch
+    return declared if declared in seen else seen.most_common(1)[0][0]
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The terminal condition: C (N, r, r) over the kept samples, their layout, and which factor it is.
+
+    batch: samples of the whole step.  coordinates: of v in the columns, (N, r), None for Y = v.
+    """
+
+    C: Tensor
+    samples: Samples
+    batch: int
+    name: str
+    coordinates: Tensor | None
+
+
+def boundary_of(turns: Sequence[Turn], capture: Capture, terminal: Terminal, like: Tensor, keep: int | None) -> Boundary:
+    """The terminal core of all sweeps that took part, for the first ``keep`` samples of each."""
+    numbers = sorted({call.sweep for turn in turns for call in turn.calls})
+    sizes = [batch_of(capture, n) for n in numbers]
+    kept = [size if keep is None else min(size, keep) for size in sizes]
+    ends = torch.tensor(kept).cumsum(0).tolist()
+    rows = {n: slice(end - m, end) for n, end, m in zip(numbers, ends, kept, strict=True)}
+    weights = torch.cat([like.new_full((m,), size / m) for m, size in zip(kept, sizes, strict=True)])
+    parts = [core_of(capture.sweeps[n], terminal, sum(sizes), like, m) for n, m in zip(numbers, kept, strict=True)]
+    coordinates = [capture.sweeps[n].coordinates for n in numbers]
+    return Boundary(
+        torch.cat([C for C, _ in parts]),
+        Samples(rows, None if kept == sizes else weights),
+        sum(sizes),
+        parts[0][1],
+        None if any(c is None for c in coordinates) else torch.cat([c[:m] for c, m in zip(coordinates, kept, strict=True)]),
+    )
+
+
+def core_of(sweep: Sweep, terminal: Terminal, batch: int, like: Tensor, m: int) -> tuple[Tensor, str]:
+    """C (m, r, r) of the first m samples of a sweep."""
+    if sweep.rank and sweep.core is not None:
+        return sweep.core[:m].to(like), f"{sweep.rank} columns"
+    core, name = terminal.core(sweep, batch)
+    full = core[:m].to(like) if isinstance(core, Tensor) else like.new_full((m,), core)
+    return full[:, None, None], name
+
+
+def stages_of(turns: Sequence[Turn], boundary: Boundary) -> list[Stage]:
+    """Stages of the turns with feedback, in the order of their first calls."""
+    return [stage_of(turn, boundary) for turn in sorted(turns, key=lambda turn: turn.order)]
+
+
+def stage_of(turn: Turn, boundary: Boundary) -> Stage:
+    rows = boundary.samples.rows
+    whole = turn.player.whole  # type: ignore[union-attr]
+    calls = [c if whole else narrowed(c, rows[c.sweep].stop - rows[c.sweep].start) for c in turn.calls]
+    return Stage(
+        turn.player, turn.metric, calls, tuple(turn.gradients), boundary.samples, boundary.C.shape[-1], label=turn.seat.path  # type: ignore[arg-type]
+    )

@@ -1,0 +1,1 @@
+"""Small dense linear algebra: symmetric factorisations that do not fail, low-rank cores, Kronecker products."""

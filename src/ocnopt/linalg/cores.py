@@ -1,0 +1,30 @@
+"""Cores C of low-rank value Hessians Y C Yᵀ: shrinking them can never make them indefinite."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .symmetric import symmetrize
+
+
+def shrink(C: Tensor, G: Tensor) -> Tensor:
+    """(C⁻¹ + G)⁻¹ = (I + CG)⁻¹C for symmetric C, G ⪰ 0, shapes (..., r, r).
+
+    C need not be invertible. The form C − CGC of the papers is this to first order only and
+    turns negative as soon as the metric is smaller than the true curvature (DESIGN, fact 2).
+    """
+    if C.shape[-1] == 1:
+        return C / (1 + C * G)
+    eye = torch.eye(C.shape[-1], dtype=C.dtype, device=C.device)
+    return symmetrize(torch.linalg.solve(eye + C @ G, C))
+
+
+def shrink_first_order(C: Tensor, G: Tensor) -> tuple[Tensor, int]:
+    """C − CGC as printed in the papers, rank one (..., 1, 1), held at zero where it would turn negative.
+
+    Returns the core and the number of entries that had to be held.
+    """
+    shrunk = C - C * G * C
+    negative = shrunk < 0
+    return shrunk.masked_fill(negative, 0.0), int(negative.sum())

@@ -1,0 +1,86 @@
+"""Factorisations of symmetric positive semi-definite matrices, with a ladder of fallbacks.
+
+A factorisation may meet a matrix that rounding has pushed off the cone, or that a solver
+cannot split. Each rung of the ladder is a named line: retry in double, add jitter, give up.
+Whoever calls counts what happened in a ``Tally`` and shows it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+Tally = Counter[str]
+"""How often each fallback was taken, by name."""
+
+JITTERS = (1e-6, 1e-4, 1e-2)
+
+
+class DecompositionError(ArithmeticError):
+    """No rung of the ladder could factorise the matrix."""
+
+
+def symmetrize(A: Tensor) -> Tensor:
+    """(A + Aᵀ)/2 for matrices (..., n, n)."""
+    return (A + A.mT) / 2
+
+
+def mean_diagonal(A: Tensor) -> Tensor:
+    """Average eigenvalue tr(A)/n of matrices (..., n, n), shape (..., 1, 1)."""
+    return A.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+
+
+def add_diagonal(A: Tensor, d: Tensor | float) -> Tensor:
+    """A + d·I for matrices (..., n, n)."""
+    eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    return A + d * eye
+
+
+def cholesky(A: Tensor, tally: Tally) -> Tensor:
+    """Lower factor L with L Lᵀ = A (..., n, n); jitter relative to the mean diagonal is added in double if it must.
+
+    Raises DecompositionError when A is not finite or stays indefinite with the largest jitter.
+    """
+    L, info = torch.linalg.cholesky_ex(A)
+    if not bool(info.any()) and bool(L.isfinite().all()):
+        return L
+    require_finite(A)
+    A64 = symmetrize(A.double())
+    for jitter in (0.0, *JITTERS):
+        L, info = torch.linalg.cholesky_ex(add_diagonal(A64, jitter * mean_diagonal(A64).abs()))
+        if not bool(info.any()):
+            tally["cholesky in double" if jitter == 0.0 else "cholesky with jitter"] += 1
+            return L.to(A.dtype)
+    raise DecompositionError(f"The {tuple(A.shape)} matrix is not positive definite, even with jitter {JITTERS[-1]:g}.")
+
+
+def eigh(A: Tensor, tally: Tally) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, clipped at zero, and eigenvectors of A (..., n, n).
+
+    Raises DecompositionError when A is not finite or no retry converges.
+    """
+    require_finite(A)
+    for rung, matrix in (("", lambda: A), ("eigh in double", lambda: A.double()), ("eigh with jitter", lambda: jittered(A))):
+        try:
+            values, vectors = torch.linalg.eigh(symmetrize(matrix()))
+        except torch.linalg.LinAlgError:
+            continue
+        if bool(vectors.isfinite().all()):
+            tally.update([rung] if rung else [])
+            return values.clamp(min=0).to(A.dtype), vectors.to(A.dtype)
+    raise DecompositionError(f"The eigenvectors of a {tuple(A.shape)} matrix did not converge, in single or in double.")
+
+
+def jittered(A: Tensor) -> Tensor:
+    """A in double with a graded diagonal that splits coincident eigenvalues."""
+    n = A.shape[-1]
+    ramp = torch.linspace(1.0, 2.0, n, dtype=torch.float64, device=A.device)
+    return A.double() + 1e-6 * mean_diagonal(A.double()).abs() * torch.diag(ramp)
+
+
+def require_finite(A: Tensor) -> None:
+    """Raise DecompositionError when an entry of A is NaN or infinite."""
+    if not bool(A.isfinite().all()):
+        raise DecompositionError(f"The {tuple(A.shape)} matrix has entries that are not finite.")

@@ -1,0 +1,108 @@
+"""What every player shares: a module, the names of the parameters that train, and one working precision."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ocnopt.core.protocols import Params
+from ocnopt.core.trajectory import Call
+
+
+class ModulePlayer:
+    """A module seen through the Jacobian f_θ of the parameters ``names``: those that train in this step.
+
+    All arithmetic is done in the parameters' dtype, raised to float32 at least: activations and
+    cotangents come as bfloat16 under autocast, and products summed in bfloat16 lose most of their digits.
+    """
+
+    is_matrix: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
+    """Whether a call must keep the inputs of all samples, because outputs of one may depend on the others."""
+    any_batch_dim: ClassVar[bool] = False
+    """Whether the batch may be moved to dimension 0, since all dimensions but the last (or given ones) are positions."""
+    draws: ClassVar[bool] = False
+    """Whether the module may draw random numbers that a recomputation must repeat."""
+    knows: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    """Parameter names a special player can serve; a module that trains others needs the generic one."""
+
+    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
+        self.module: Any = module
+        self.names = tuple(names)
+
+    @property
+    def parameters(self) -> Params:
+        return tuple(getattr(self.module, name) for name in self.names)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.promote_types(self.parameters[0].dtype, torch.float32)
+
+    def received(self, call: Call) -> Tensor:
+        """The tensor that entered, (B, ...), also where the module was called by keyword."""
+        return next(x for x in (*call.args, *call.kwargs.values()) if isinstance(x, Tensor))
+
+    def z(self, call: Call) -> Tensor:
+        return self.received(call).to(self.dtype)
+
+    def shape(self, call: Call) -> torch.Size:
+        """Of the output for the samples at hand: a call may have kept the inputs of only some."""
+        return torch.Size((self.received(call).shape[0], *call.sizes[0][1:]))
+
+    def by_name(self, d: Params) -> dict[str, Tensor]:
+        """Parameter-shaped tensors under the names they belong to."""
+        return {name: tensor.to(self.dtype) for name, tensor in zip(self.names, d, strict=True)}
+
+
+class MatrixModulePlayer(ModulePlayer):
+    """Parameters that form one matrix [W b] per group g, so that f_θᵀ u = Σ_p u_p z_pᵀ over positions p."""
+
+    is_matrix: ClassVar[bool] = True
+
+    @property
+    def groups(self) -> int:
+        return 1
+
+    def patches(self, call: Call) -> Tensor:
+        """Rows that meet W: (g, B, P, n) with n = weight[0].numel()."""
+        raise NotImplementedError
+
+    def outputs(self, call: Call, U: Tensor) -> Tensor:
+        """U (r, B, ...) to rows (r, g, B, P, n_out)."""
+        raise NotImplementedError
+
+    def inputs(self, call: Call) -> Tensor:
+        """Rows that meet [W b]: (g, B, P, n_in), the ones column last, where the bias trains."""
+        blocks = [self.patches(call)] if "weight" in self.names else []
+        return torch.cat([*blocks, self._ones(call)], dim=-1) if "bias" in self.names else blocks[0]
+
+    def _ones(self, call: Call) -> Tensor:
+        """The input the bias meets, (g, B, P, 1)."""
+        B, *sample = self.shape(call)
+        positions = math.prod(sample) // self.module.weight.shape[0]
+        return torch.ones(self.groups, B, positions, 1, dtype=self.dtype, device=self.received(call).device)
+
+    def sample_pull(self, call: Call, U: Tensor) -> Params:
+        """Σ_p u_p z_pᵀ of every sample on its own, (r, B, *parameter)."""
+        return self.from_matrix(torch.einsum("rgbpo,gbpi->rbgoi", self.outputs(call, U), self.inputs(call)))
+
+    def to_matrix(self, d: Params) -> Tensor:
+        """Parameter-shaped (..., *parameter) to [W b]: (..., g, n_out, n_in)."""
+        given = self.by_name(d)
+        return torch.cat([self._columns(name, given[name]) for name in self.knows if name in given], dim=-1)
+
+    def _columns(self, name: str, tensor: Tensor) -> Tensor:
+        """(..., out, *rest) to (..., g, out / g, rest); the bias is one column."""
+        parameter = getattr(self.module, name)
+        lead, out = tensor.shape[: tensor.ndim - parameter.ndim], parameter.shape[0]
+        return tensor.reshape(*lead, self.groups, out // self.groups, parameter[0].numel())
+
+    def from_matrix(self, D: Tensor) -> Params:
+        """[W b] (..., g, n_out, n_in) to parameter-shaped (..., *parameter)."""
+        width = D.shape[-1] - ("bias" in self.names)
+        columns = {"weight": D[..., :width], "bias": D[..., width:]}
+        lead = D.shape[:-3]
+        return tuple(columns[name].reshape(*lead, *getattr(self.module, name).shape) for name in self.names)

@@ -1,0 +1,33 @@
+"""nn.Linear: h = z Wᵀ + b at every position."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ocnopt.core.protocols import Params
+from ocnopt.core.trajectory import Call
+
+from .base import MatrixModulePlayer
+
+
+class LinearPlayer(MatrixModulePlayer):
+    """Every dimension between the batch and the features is a position: z is (B, ..., n_in)."""
+
+    any_batch_dim = True
+
+    def tangent(self, call: Call, d: Params) -> Tensor:
+        given = self.by_name(d)
+        if "weight" not in given:
+            return given["bias"].expand(self.shape(call))
+        return F.linear(self.z(call), given["weight"], given.get("bias"))
+
+    def pull(self, call: Call, u: Tensor) -> Params:
+        u = u.to(self.dtype).flatten(0, -2)
+        return tuple(u.T @ self.z(call).flatten(0, -2) if name == "weight" else u.sum(0) for name in self.names)
+
+    def patches(self, call: Call) -> Tensor:
+        return self.z(call).unsqueeze(1).flatten(1, -2).unsqueeze(0)
+
+    def outputs(self, call: Call, U: Tensor) -> Tensor:
+        return U.to(self.dtype).unsqueeze(2).flatten(2, -2).unsqueeze(1)

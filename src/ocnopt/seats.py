@@ -1,0 +1,66 @@
+"""Seats: where in the model the parameters of an optimizer sit, and which player speaks for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from torch import Tensor, nn
+
+from .core.capture import Slot
+from .players import Refusal, find
+from .players.base import ModulePlayer
+
+
+@dataclass(eq=False)
+class Seat:
+    """A module with the parameters it owns directly.
+
+    path: its name in the model.  names: of all its parameters that the optimizer holds.
+    """
+
+    path: str
+    module: nn.Module
+    names: tuple[str, ...]
+    players: dict[tuple[str, ...], ModulePlayer | Refusal] = field(default_factory=dict)
+
+    def player(self, names: tuple[str, ...]) -> ModulePlayer | Refusal:
+        """The player for those of its parameters that train in this step."""
+        if names not in self.players:
+            self.players[names] = find(self.module, names)
+        return self.players[names]
+
+    def active(self) -> tuple[str, ...]:
+        """Names of the parameters that have a gradient."""
+        return tuple(name for name in self.names if getattr(self.module, name).grad is not None)
+
+    def tensors(self, names: tuple[str, ...]) -> list[Tensor]:
+        return [getattr(self.module, name) for name in names]
+
+    def slot(self, batch_dim: int) -> Slot | None:
+        """How its calls are captured; None where no player can use them."""
+        player = self.player(self.names)
+        if isinstance(player, Refusal):
+            return None
+        width = player.parameters[0].shape[0] if player.is_matrix else 1
+        dim = batch_dim if player.any_batch_dim else 0
+        return Slot(player.whole, player.draws, dim, width)
+
+
+def seats_of(model: nn.Module, held: set[int]) -> list[Seat]:
+    """Every module that owns parameters whose ids are in ``held``, in the order of definition.
+
+    A parameter that several modules share stands at each of them, see ``shared``.
+    """
+    seats = []
+    for path, module in model.named_modules():
+        names = tuple(name for name, p in module.named_parameters(recurse=False) if id(p) in held)
+        if names:
+            seats.append(Seat(path, module, names))
+    return seats
+
+
+def shared(seats: Iterable[Seat]) -> set[int]:
+    """Ids of parameters that more than one module owns, like a tied embedding."""
+    count = Counter(id(p) for seat in seats for p in seat.tensors(seat.names))
+    return {key for key, n in count.items() if n > 1}

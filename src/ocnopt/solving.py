@@ -1,0 +1,137 @@
+"""The order of one step: statistics, metrics, the Bellman pass, the policy, the move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .core.bellman import Problem, Saturation, backward_pass
+from .core.capture import Capture
+from .core.policy import Step, forward_pass, open_loop
+from .core.stage import Stage, minus
+from .core.terminal import Terminal
+from .core.value import OwnGains, Value
+from .curvature import Kronecker
+from .curvature.metrics import DiagonalMetric
+from .gathering import Boundary, Turn, boundary_of, stages_of
+from .linalg.symmetric import Tally
+from .updates import Clock, Fixed, Searched, diagonal_of
+
+
+@dataclass(frozen=True)
+class Solver:
+    """The four axes of the method and what a step needs besides.
+
+    method: search and curvature.  feedback: κ.  samples: how many of each sweep the feedback sees.
+    """
+
+    method: Fixed | Searched
+    value: Value
+    terminal: Terminal
+    rollout: str
+    feedback: float
+    samples: int | None
+    saturation: float | None
+    tally: Tally
+
+    def step(self, turns: Sequence[Turn], capture: Capture, clock: Clock) -> None:
+        """Move all parameters of the turns."""
+        self.decay(turns)
+        self.measure(turns, capture, clock)
+        playing = [turn for turn in turns if turn.feedback]
+        steps: dict[Turn, Step] = {}
+        boundary = None
+        if playing and (self.feedback > 0 or self.method.needs_responses):
+            like = playing[0].gradients[0]
+            boundary = boundary_of(playing, capture, self.terminal, like, self.samples)
+            steps = self.play(playing, boundary, clock)
+        for turn in turns:
+            self.settle(turn, steps.get(turn))
+        self.method.apply(turns, steps, boundary, clock)
+
+    def decay(self, turns: Sequence[Turn]) -> None:
+        """ℓ_θ: the L2 part of Q_θ, where weight decay is not decoupled."""
+        if diagonal_of(self.method.curvature)[0].decoupled_decay:
+            return
+        for turn in turns:
+            pairs = zip(turn.gradients, turn.params, turn.groups, strict=True)
+            turn.gradients = [g.add(p, alpha=w) if (w := group["weight_decay"]) else g for g, p, group in pairs]
+
+    def measure(self, turns: Sequence[Turn], capture: Capture, clock: Clock) -> None:
+        """Update the statistics and give every turn its metric."""
+        curvature = self.method.curvature
+        damping = self.method.damping(clock)
+        if isinstance(curvature, Kronecker):
+            matrices = [turn for turn in turns if turn.player is not None and turn.player.is_matrix]
+            for j, turn in enumerate(matrices):
+                self.observe(curvature, turn, clock["step"], j * curvature.decompose_every // len(matrices), damping)
+        rest = [turn for turn in turns if not turn.kronecker]
+        self.measure_diagonals(rest)
+        for turn in turns:
+            self.give_metric(turn, damping)
+
+    def observe(self, curvature: Kronecker, turn: Turn, step: int, offset: int, damping: float) -> None:
+        """Kronecker statistics and decompositions of one turn, when they are due."""
+        state = turn.states[0]
+        if turn.calls and curvature.statistics_due(step):
+            batch = sum(call.batch for call in turn.calls)
+            curvature.observe(turn.player, turn.calls, batch, state, self.tally)  # type: ignore[arg-type]
+        due = curvature.decomposition_due(step, offset) or curvature.stale(state, damping)
+        if "A" in state and due:
+            curvature.renew(state, damping, self.tally)
+        turn.kronecker = curvature.ready(state)
+
+    def measure_diagonals(self, turns: Sequence[Turn]) -> None:
+        """Second moments of all parameters that take a diagonal metric."""
+        rule, _ = diagonal_of(self.method.curvature)
+        by_group: dict[int, list[tuple[Any, ...]]] = {}
+        for turn in turns:
+            for entry in zip(turn.gradients, turn.states, turn.groups, strict=True):
+                by_group.setdefault(id(entry[2]), []).append(entry)
+        for entries in by_group.values():
+            gradients, states, groups = (list(column) for column in zip(*entries, strict=True))
+            rule.statistics(gradients, states, groups[0])
+
+    def give_metric(self, turn: Turn, damping: float) -> None:
+        scale = self.method.scale(turn)
+        curvature = self.method.curvature
+        if turn.kronecker and isinstance(curvature, Kronecker):
+            turn.metric = curvature.metric(turn.player, turn.states[0], damping, scale[0])  # type: ignore[arg-type]
+            return
+        rule, _ = diagonal_of(curvature)
+        pairs = zip(turn.states, turn.groups, strict=True)
+        turn.metric = DiagonalMetric([rule.denominators([state], group)[0] for state, group in pairs], scale)
+
+    def play(self, turns: Sequence[Turn], boundary: Boundary, clock: Clock) -> dict[Turn, Step]:
+        """Steps of all turns with feedback, from the passes of the core."""
+        stages = stages_of(turns, boundary)
+        ordered = sorted(turns, key=lambda turn: turn.order)
+        for turn, stage in zip(ordered, stages, strict=True):
+            stage.previous = self.method.previous(turn)
+        steps = self.policy(stages, boundary, clock, turns[0].groups[0]["lr"]) if self.feedback else open_loop(stages)
+        if not all(bool(torch.isfinite(d).all()) for step in steps for d in step.step):
+            self.tally["feedback not finite"] += 1
+            steps = open_loop(stages)
+        return dict(zip(ordered, steps, strict=True))
+
+    def policy(self, stages: Sequence[Stage], boundary: Boundary, clock: Clock, lr: float) -> list[Step]:
+        C, samples = self.value.start(self.feedback * boundary.C, boundary.samples)
+        for stage in stages:
+            stage.samples = samples
+        problem = Problem(stages, self.value, C, self.method.pace(clock, lr), self.limits(boundary))
+        return forward_pass(problem, backward_pass(problem))
+
+    def limits(self, boundary: Boundary) -> Saturation:
+        return Saturation(self.saturation, boundary.coordinates)
+
+    def settle(self, turn: Turn, step: Step | None) -> None:
+        """The effective gradient and the step of one turn: the policy's, or the open loop's."""
+        if step is not None:
+            turn.effective, turn.step = step.effective, step.step
+            return
+        turn.effective = turn.gradients
+        if turn.kronecker:
+            turn.step = minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]

@@ -1,0 +1,181 @@
+"""From proposed steps to new parameters: at a fixed rate by torch's own rules, or by the Bellman model.
+
+Both classes answer the same two questions: how long is a proposal by itself (``scale``, the 1/M of the
+Bellman pass), and what becomes of the parameters (``apply``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .core.bellman import Pace
+from .core.policy import Step
+from .core.search import Model, Quadratic, Trust, bellman_quadratic
+from .core.stage import inner
+from .curvature import Curvature, Diagonal, Kronecker
+from .gathering import Boundary, Group, Turn
+
+Clock = dict[str, Any]
+"""What a search remembers between steps: plain numbers, kept in the first parameter group."""
+
+
+def diagonal_of(curvature: Curvature) -> tuple[Diagonal, float]:
+    """The rule for parameters outside the Kronecker curvature, and its rate at lr = 1."""
+    if isinstance(curvature, Kronecker):
+        return curvature.companion, curvature.companion_lr
+    return curvature, 1.0
+
+
+def apply_diagonal(turns: Iterable[Turn], curvature: Curvature, rate: float = 1.0) -> None:
+    """The diagonal rule on the effective gradients of the turns, one foreach call for each group."""
+    rule, companion_rate = diagonal_of(curvature)
+    for group, entries in by_group(turns).items():
+        params, effective, states = (list(column) for column in zip(*entries.items, strict=True))
+        settings = {**entries.group, "lr": entries.group["lr"] * rate * companion_rate}
+
+        rule.apply(params, effective, rule.denominators(states, settings), states, settings)
+
+
+@dataclass(eq=False)
+class Entries:
+    group: Group
+    items: list[tuple[Tensor, Tensor, dict[str, Any]]]
+
+
+def by_group(turns: Iterable[Turn]) -> dict[int, Entries]:
+    """(parameter, effective gradient, state) of all turns, by parameter group."""
+    out: dict[int, Entries] = {}
+    for turn in turns:
+        for p, g, state, group in zip(turn.params, turn.effective, turn.states, turn.groups, strict=True):
+            out.setdefault(id(group), Entries(group, [])).items.append((p, g.to(p.dtype), state))
+    return out
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """search="fixed": lr is the step; momentum by the rule of the curvature, heavy ball for KFAC and EKFAC."""
+
+    curvature: Curvature
+    needs_responses = False
+
+    def scale(self, turn: Turn) -> list[float]:
+        rate = 1.0 if turn.kronecker else diagonal_of(self.curvature)[1]
+        return [group["lr"] * rate for group in turn.groups]
+
+    def damping(self, clock: Clock) -> float:
+        return self.curvature.damping if isinstance(self.curvature, Kronecker) else 0.0
+
+    def previous(self, turn: Turn) -> tuple[Tensor, ...] | None:
+        """The part of the coming step that momentum already holds; the rules of diagonal curvatures keep their own."""
+        if not turn.kronecker or "momentum_buffer" not in turn.states[0]:
+            return None
+        pairs = zip(turn.states, turn.groups, strict=True)
+        return tuple(-group["lr"] * group["momentum"] * state["momentum_buffer"] for state, group in pairs)
+
+    def pace(self, clock: Clock, lr: float) -> Pace:
+        return Pace(1.0, 1.0)
+
+    def apply(self, turns: Sequence[Turn], steps: dict[Turn, Step], boundary: Boundary | None, clock: Clock) -> None:
+        apply_diagonal((turn for turn in turns if not turn.kronecker), self.curvature)
+        for turn in turns:
+            if turn.kronecker:
+                for p, d, state, group in zip(turn.params, turn.step, turn.states, turn.groups, strict=True):
+                    ball = d / -group["lr"] + group["momentum"] * state.get("momentum_buffer", 0.0)
+                    state["momentum_buffer"] = ball
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).add_(ball.to(p.dtype), alpha=-group["lr"])
+
+
+@dataclass(frozen=True)
+class Searched:
+    """search="model": the Bellman quadratic gives step length and heavy ball together; lr multiplies the outcome.
+
+    The previous direction u enters unmultiplied, p ← p + lr·u with u ← α₁ δθ + α₂ u. Parameters outside the
+    feedback follow with the same α₁ where their metric is a curvature, at the diagonal's rate otherwise.
+    """
+
+    curvature: Curvature
+    model: Model
+    needs_responses = True
+
+    def scale(self, turn: Turn) -> list[float]:
+        unit = 1.0 if turn.kronecker else self.unit()
+        return [unit] * len(turn.params)
+
+    def unit(self) -> float:
+        rule, rate = diagonal_of(self.curvature)
+        return rate if isinstance(self.curvature, Kronecker) else rule.unit
+
+    def damping(self, clock: Clock) -> float:
+        return clock.setdefault("damping", self.model.start)
+
+    def previous(self, turn: Turn) -> tuple[Tensor, ...] | None:
+        if any("direction" not in state for state in turn.states):
+            return None
+        return tuple(state["direction"] for state in turn.states)
+
+    def pace(self, clock: Clock, lr: float) -> Pace:
+        return Pace(lr * clock.get("length", 1.0), lr * clock.get("momentum", 0.0))
+
+    def apply(self, turns: Sequence[Turn], steps: dict[Turn, Step], boundary: Boundary | None, clock: Clock) -> None:
+        moving = [turn for turn in turns if turn.kronecker or turn in steps]
+        alpha = self.search(steps, boundary, clock) if steps and boundary is not None else (1.0, 0.0)
+        for turn in moving:
+            self.move(turn, *alpha)
+        still = [turn for turn in turns if turn not in moving]
+        rule, _ = diagonal_of(self.curvature)
+        apply_diagonal(still, self.curvature, 1.0 if isinstance(self.curvature, Kronecker) else rule.default_lr)
+
+    def move(self, turn: Turn, length: float, momentum: float) -> None:
+        previous = self.previous(turn)
+        for j, (p, d, state, group) in enumerate(zip(turn.params, turn.step, turn.states, turn.groups, strict=True)):
+            u = length * d if previous is None else length * d + momentum * previous[j]
+            state["direction"] = u
+            if diagonal_of(self.curvature)[0].decoupled_decay:
+                p.mul_(1 - group["lr"] * length * group["weight_decay"])
+            p.add_(u.to(p.dtype), alpha=group["lr"])
+
+    def search(self, steps: dict[Turn, Step], boundary: Boundary, clock: Clock) -> tuple[float, float]:
+        """(α₁, α₂) from the model, after the damping has learned from the slope along the last step."""
+        b, R, overlap = directions(steps, self.previous)
+        trust = Trust(clock["damping"], clock.get("overshoot", 0.0), clock.get("slope", 0.0))
+        trust.observe(float(b[1]), self.model)
+        quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, trust.damping)
+        alpha = quadratic.minimum()
+        record(clock, trust, quadratic, alpha)
+        return float(alpha[0]), float(alpha[1])
+
+
+def directions(steps: dict[Turn, Step], previous: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """b (2,), R (2, N, r) and DᵀD (2, 2) of the policy's step and the previous one."""
+    some = next(iter(steps.values())).response
+    b, overlap = some.new_zeros(2), some.new_zeros(2, 2)
+    R = some.new_zeros(2, *some.shape)
+    for turn, step in steps.items():
+        ball = previous(turn)
+        R[0] += step.response
+        D = [step.step] if ball is None else [step.step, ball]
+        if step.carried is not None:
+            R[1] += step.carried
+        for i, d in enumerate(D):
+            b[i] += inner(d, tuple(turn.gradients))
+            for j in range(i + 1):
+                overlap[i, j] += inner(d, D[j])
+    return b, R, torch.tril(overlap) + torch.tril(overlap, -1).T
+
+
+def weighted_core(boundary: Boundary) -> Tensor:
+    """C with the number of samples that each kept one stands for."""
+    weight = boundary.samples.weight
+    return boundary.C if weight is None else boundary.C * weight[:, None, None]
+
+
+def record(clock: Clock, trust: Trust, quadratic: Quadratic, alpha: Tensor) -> None:
+    """Keep what the next step and ``diagnostics()`` want to know."""
+    slope = float(quadratic.b @ alpha)
+    clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=slope)
+    clock.update(length=float(alpha[0]), momentum=float(alpha[1]), predicted=float(quadratic.value(alpha)))

@@ -1,0 +1,1 @@
+"""Experiments with ocnopt: data sets, problems, a training loop with run folders, a profiler and the command line."""

@@ -1,0 +1,31 @@
+"""One dataclass per command: its fields are the options, `run` does the work and returns the exit code."""
+
+from __future__ import annotations
+
+from typing import Annotated, Protocol
+
+from rich.console import Console
+from tyro.conf import subcommand
+
+from ocnopt_lab.commands.demo import Demo
+from ocnopt_lab.commands.problems import Problems
+from ocnopt_lab.commands.profile import Profile
+from ocnopt_lab.commands.train import Train
+
+
+class Command(Protocol):
+    """What the command line expects of a command."""
+
+    def run(self, console: Console) -> int:
+        """Does the work; the exit code."""
+        ...
+
+
+COMMANDS = (
+    Annotated[Train, subcommand("train")]
+    | Annotated[Problems, subcommand("problems")]
+    | Annotated[Profile, subcommand("profile")]
+    | Annotated[Demo, subcommand("demo")]
+)
+
+__all__ = ["COMMANDS", "Command"]

@@ -1,0 +1,49 @@
+"""The table of problems; a new problem is one entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ocnopt_lab.errors import LabError
+from ocnopt_lab.problems.networks import Factory, convolutional, fully_connected
+
+_IMAGE_CNN = convolutional(pools=(True, True, True), dense=64)
+_CIFAR_CNN = convolutional(pools=(False, True, False, True), dense=128)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is trained on what; `model` takes the shape of one input and the number of classes."""
+
+    name: str
+    description: str
+    data: str
+    model: Factory
+    batch_size: int
+    epochs: int
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+
+
+PROBLEMS = {
+    problem.name: problem
+    for problem in (
+        Problem("digits-fcn", "5 dense layers, tanh, width 32", "digits", fully_connected(32), 32, 30),
+        Problem("wine-fcn", "5 dense layers, tanh, width 10", "wine", fully_connected(10), 8, 30),
+        Problem("mnist-fcn", "5 dense layers, tanh, width 32", "mnist", fully_connected(32), 32, 3),
+        Problem("mnist-cnn", "3 convolutions, 2 dense layers, ReLU", "mnist", _IMAGE_CNN, 128, 3),
+        Problem("fashion-mnist-fcn", "5 dense layers, tanh, width 32", "fashion_mnist", fully_connected(32), 32, 3),
+        Problem("fashion-mnist-cnn", "3 convolutions, 2 dense layers, ReLU", "fashion_mnist", _IMAGE_CNN, 128, 3),
+        Problem("cifar10-cnn", "4 convolutions, 2 dense layers, ReLU", "cifar10", _CIFAR_CNN, 128, 3),
+    )
+}
+
+
+def get(name: str) -> Problem:
+    """The problem `name`, or a sentence with the names there are."""
+    if name not in PROBLEMS:
+        raise LabError(f"There is no problem {name!r}; choose one of {', '.join(PROBLEMS)}.")
+    return PROBLEMS[name]

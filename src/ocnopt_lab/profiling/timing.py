@@ -1,0 +1,77 @@
+"""Time per step of all variants in one process, in turn, so that a busy machine slows them alike."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocnopt_lab.runs.trainer import StepResult, Trainer
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Each round runs a block of `steps` steps of every variant, in random order, after `warmup` steps of each."""
+
+    steps: int
+    rounds: int
+    warmup: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of medians with its bootstrap 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def time_blocks(
+    trainers: dict[str, Trainer], plan: Plan, after_round: Callable[[], None]
+) -> dict[str, NDArray[np.float64]]:
+    """Mean seconds per step of each block, one array (rounds,) per variant.
+
+    The mean inside a block counts work that falls in some steps only, as long as a block holds one such step.
+    """
+    runs = {name: _endless(trainer) for name, trainer in trainers.items()}
+    for run in runs.values():
+        _block(run, plan.warmup)
+    order, shuffle = list(runs), random.Random(0)
+    blocks: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(plan.rounds):
+        shuffle.shuffle(order)
+        for name in order:
+            blocks[name].append(_block(runs[name], plan.steps))
+        after_round()
+    return {name: np.array(means) for name, means in blocks.items()}
+
+
+def _endless(trainer: Trainer) -> Iterator[StepResult]:
+    while True:
+        yield from trainer.epoch()
+
+
+def _block(run: Iterator[StepResult], steps: int) -> float:
+    """Mean seconds per step."""
+    return sum(result.seconds for result in islice(run, steps)) / steps
+
+
+def ratio(blocks: NDArray[np.float64], baseline: NDArray[np.float64]) -> Ratio:
+    """Median over median; the resamples draw whole rounds, as both were measured side by side."""
+    from scipy.stats import bootstrap  # a second to import: not for the other commands
+
+    def statistic(a: NDArray[np.float64], b: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        return np.median(a, axis=axis) / np.median(b, axis=axis)
+
+    value = float(statistic(blocks, baseline))
+    if blocks is baseline:
+        return Ratio(value, value, value)
+    result = bootstrap((blocks, baseline), statistic, paired=True, method="percentile", n_resamples=_RESAMPLES, rng=0)
+    return Ratio(value, float(result.confidence_interval.low), float(result.confidence_interval.high))

@@ -1,0 +1,46 @@
+"""What a run is made of, as written to config.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ocnopt_lab.errors import LabError
+from ocnopt_lab.optimizers import OptimizerConfig, Schedule
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the numbers of a run."""
+
+    problem: str
+    epochs: int
+    batch_size: int
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    seed: int = 0
+    schedule: Schedule = "linear"
+    data: str | None = None
+    data_dir: str | None = None
+    threads: int | None = None
+    eval_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "threads", "eval_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise LabError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any], source: Path) -> RunConfig:
+        """The inverse of `to_dict`; `source` is named where the values do not fit."""
+        try:
+            options = dict(values["optimizer"])
+            options["betas"] = tuple(options["betas"]) if options.get("betas") else None
+            return RunConfig(**{**values, "optimizer": OptimizerConfig(**options)})
+        except (KeyError, TypeError) as error:
+            raise LabError(f"{source} is not the configuration of a run ({error}).") from error

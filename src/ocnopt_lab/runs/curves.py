@@ -1,0 +1,92 @@
+"""Training loss and test accuracy against epochs and seconds, one line per optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ocnopt_lab.errors import writing
+from ocnopt_lab.runs.folder import Row
+
+# Okabe and Ito's palette: told apart by colour-blind readers too. Rivals are cool or grey, ours are warm.
+_COLOURS = {
+    "ocnopt": "#D55E00",
+    "ocnopt-ekfac": "#D55E00",
+    "ocnopt-rmsprop": "#E69F00",
+    "ocnopt-adam": "#CC79A7",
+    "ocnopt-kfac": "#8B1A1A",
+    "ocnopt-sgd": "#B8860B",
+    "adam": "#0072B2",
+    "adamw": "#004B75",
+    "sgd": "#7F7F7F",
+    "rmsprop": "#009E73",
+}
+_X = {"epoch": "epoch", "seconds": "seconds in training steps"}
+_Y = {"train_loss": "training loss", "test_accuracy": "test accuracy"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run: its label in the legend, the optimizer that gives the colour, and its rows of epoch metrics."""
+
+    label: str
+    optimizer: str
+    rows: Sequence[Row]
+
+
+def draw(path: Path, title: str, curves: Sequence[Curve]) -> None:
+    """Writes the picture: loss (logarithmic) above accuracy, epochs left and seconds right."""
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    figure.suptitle(title, fontsize=14, fontweight="bold", x=0.01, ha="left")
+    axes = figure.subplots(2, 2, sharex="col", sharey="row")
+    for line, y in zip(axes, _Y, strict=True):
+        for axis, x in zip(line, _X, strict=True):
+            _panel(axis, x, y, curves)
+    _frame(axes)
+    _zoom_accuracy(axes[1][0], [row["test_accuracy"] for curve in curves for row in curve.rows[1:]])
+    # Below the panels: inside them it would hide data for one run or another.
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(curves), 5), frameon=False, fontsize=11)
+    with writing(path):
+        figure.savefig(path, dpi=130)
+
+
+def _panel(axis: Axes, x: str, y: str, curves: Sequence[Curve]) -> None:
+    for curve in curves:
+        points = [(row[x], row[y]) for row in curve.rows if row[y] is not None]
+        ours = curve.optimizer.startswith("ocnopt")
+        axis.plot(
+            *(zip(*points, strict=True) if points else ([], [])),
+            label=curve.label,
+            color=_COLOURS.get(curve.optimizer, "#333333"),
+            linewidth=2.4 if ours else 1.6,
+            zorder=3 if ours else 2,
+            marker="o" if len(points) <= 10 else None,
+            markersize=4,
+        )
+
+
+def _frame(axes: Sequence[Sequence[Axes]]) -> None:
+    for axis in (axis for line in axes for axis in line):
+        axis.grid(color="#DDDDDD", linewidth=0.7)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis, label in zip(axes[-1], _X.values(), strict=True):
+        axis.set_xlabel(label)
+        axis.set_xlim(left=0)
+    for line, label in zip(axes, _Y.values(), strict=True):
+        line[0].set_ylabel(label)
+    axes[0][0].set_yscale("log")
+    axes[1][0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+
+
+def _zoom_accuracy(axis: Axes, accuracies: Sequence[float]) -> None:
+    """Cuts off the climb of the first epochs: what differs is at the top."""
+    values = sorted(accuracies)
+    if values:
+        low, high = values[len(values) // 20], values[-1]
+        margin = 0.06 * (high - low) + 0.002
+        axis.set_ylim(low - margin, high + margin)

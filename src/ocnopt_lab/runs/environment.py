@@ -1,0 +1,42 @@
+"""Hardware and versions: without them a number of seconds means nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def package_version() -> str:
+    """Version of the installed ocnopt."""
+    try:
+        return importlib.metadata.version("ocnopt")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed (source tree)"
+
+
+def describe() -> dict[str, Any]:
+    """Processor, cores, threads, memory and versions of this process."""
+    return {
+        "cpu": _cpu(),
+        "cores": psutil.cpu_count(logical=True),
+        "threads": torch.get_num_threads(),
+        "memory_mb": round(psutil.virtual_memory().total / 1e6),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "ocnopt": package_version(),
+    }
+
+
+def _cpu() -> str:
+    """Model name of the processor."""
+    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

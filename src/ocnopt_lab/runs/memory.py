@@ -1,0 +1,59 @@
+"""Peak memory of this process, in MB (10^6 bytes), during a stretch of the program."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import psutil
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_MB = 1e6
+
+
+def resident() -> float:
+    """Memory resident now, MB."""
+    return psutil.Process().memory_info().rss / _MB
+
+
+def peak() -> float:
+    """Highest resident memory since the start or the last `reset_peak`, MB.
+
+    `ru_maxrss` alone misleads on Linux: a child process inherits the peak of the parent that forked it.
+    """
+    if _STATUS.exists():
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / _MB
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MB
+
+
+def reset_peak() -> None:
+    """Starts `peak` anew where the kernel allows it; elsewhere the peak stays that of the whole process."""
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return
+
+
+class StepMemory:
+    """Peak over the training steps only: loading, evaluation and checkpoints are left out."""
+
+    def __init__(self) -> None:
+        self.start = resident()
+        self.peak = self.start
+
+    def resume(self) -> None:
+        """Call before a stretch of steps."""
+        reset_peak()
+
+    def pause(self) -> None:
+        """Call after a stretch of steps."""
+        self.peak = max(self.peak, peak())
+
+    @property
+    def growth(self) -> float:
+        """MB over what was resident before the first step."""
+        return self.peak - self.start

@@ -1,0 +1,168 @@
+"""A run from its start or its checkpoint to its summary, with everything it writes on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ocnopt_lab import data, problems
+from ocnopt_lab.errors import INTERRUPTED, LabError
+from ocnopt_lab.runs import checkpoint, curves, environment, folder
+from ocnopt_lab.runs.config import RunConfig
+from ocnopt_lab.runs.display import Display
+from ocnopt_lab.runs.folder import Metrics, Row
+from ocnopt_lab.runs.interrupt import Interrupt
+from ocnopt_lab.runs.memory import StepMemory
+from ocnopt_lab.runs.trainer import Trainer
+
+_GROUPS, _SMALLEST_GROUP = 20, 10  # rows of step metrics per epoch, and the fewest steps a row averages
+
+
+def start(config: RunConfig, path: Path) -> Session:
+    """A new run in the folder `path`."""
+    trainer = build_trainer(config)
+    folder.create(path, config)
+    return Session(path, trainer, rows=[])
+
+
+def resume(path: Path, console: Console) -> Session:
+    """The run in `path`, where its newest readable checkpoint left it."""
+    config = folder.read_config(path)
+    state, warning = checkpoint.load(path)
+    if warning:
+        console.print(warning, style="yellow", soft_wrap=True)
+    trainer = build_trainer(config)
+    try:
+        trainer.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise LabError(f"The checkpoint in {path} does not belong to its {folder.CONFIG}: {error}") from error
+    return Session(path, trainer, rows=list(state["metrics"]))
+
+
+def build_trainer(config: RunConfig) -> Trainer:
+    """Data, model and optimizer of `config`, ready for the first step."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    problem = problems.get(config.problem)
+    dataset = data.load(problem.data, *(Path(path) if path else None for path in (config.data, config.data_dir)))
+    return Trainer(config, problem, dataset)
+
+
+class Session:
+    """One run in progress: the trainer and the files of its folder."""
+
+    def __init__(self, path: Path, trainer: Trainer, rows: list[Row]) -> None:
+        self.path, self.trainer = path, trainer
+        self.metrics = Metrics(path / folder.METRICS, rows)
+        self.memory = StepMemory()
+        self.group = max(_SMALLEST_GROUP, trainer.steps_per_epoch // _GROUPS)
+
+    def run(self, console: Console) -> Row:
+        """Trains to the end and returns the summary. Ctrl-C ends it after a step, with a checkpoint."""
+        config, trainer = self.trainer.config, self.trainer
+        display = Display(console, config.optimizer.label, config.epochs, trainer.steps_per_epoch)
+        try:
+            with Interrupt() as interrupt, display:
+                self._train(interrupt, display)
+            return self._finish()
+        except LabError as error:
+            raise LabError(f"{error}{self._kept()}", error.code) from error
+
+    def _kept(self) -> str:
+        newest = checkpoint.newest(self.path)
+        return f" The last checkpoint is kept: {newest}." if newest else ""
+
+    def _train(self, interrupt: Interrupt, display: Display) -> None:
+        if not self.metrics.rows:
+            self._score(display)
+        while not self.trainer.finished and not self.trainer.diverged:
+            self._steps(interrupt, display)
+            self._score(display)
+            self._save()
+            self._stop_if(interrupt)
+
+    def _steps(self, interrupt: Interrupt, display: Display) -> None:
+        """The rest of the current epoch."""
+        self.memory.resume()
+        for _ in self.trainer.epoch():
+            display.step(self.trainer.counters)
+            if self.trainer.counters.step % self.group == 0:
+                self._log_group()
+            if interrupt.seen:
+                self._save()
+                self._stop_if(interrupt)
+            if self.trainer.diverged:
+                break
+        self.memory.pause()
+
+    def _log_group(self) -> None:
+        trainer = self.trainer
+        step = trainer.counters.step
+        self.metrics.append(
+            {
+                "kind": "steps",
+                "step": step,
+                "epoch": step / trainer.steps_per_epoch,
+                "loss": trainer.counters.take_group(),
+                "lr": float(trainer.optimizer.param_groups[0]["lr"]),
+                "seconds": trainer.seconds(),
+                **trainer.diagnostics(),
+            }
+        )
+
+    def _score(self, display: Display) -> None:
+        train, test = self.trainer.scores()
+        row = {
+            "kind": "epoch",
+            "epoch": self.trainer.counters.epoch,
+            "step": self.trainer.counters.step,
+            "train_loss": train.loss,
+            "train_accuracy": train.accuracy,
+            "test_loss": test.loss,
+            "test_accuracy": test.accuracy,
+            **self._cost(),
+        }
+        self.metrics.append(row)
+        display.epoch(row)
+
+    def _cost(self) -> Row:
+        return {
+            "seconds": self.trainer.seconds(),
+            "seconds_per_step": self.trainer.seconds_per_step(),
+            "peak_memory_mb": self.memory.peak,
+            "memory_growth_mb": self.memory.growth,
+        }
+
+    def _save(self) -> None:
+        state: dict[str, Any] = {**self.trainer.state_dict(), "metrics": self.metrics.rows}
+        checkpoint.save(self.path, state)
+
+    def _stop_if(self, interrupt: Interrupt) -> None:
+        if interrupt.seen:
+            step = self.trainer.counters.step
+            raise LabError(f"Interrupted after step {step}; `ocnopt train --resume {self.path}` goes on.", INTERRUPTED)
+
+    def _finish(self) -> Row:
+        summary = self._summary()
+        folder.write_json(self.path / folder.SUMMARY, summary)
+        config = self.trainer.config
+        curve = curves.Curve(config.optimizer.label, config.optimizer.label, self.metrics.epochs())
+        curves.draw(self.path / folder.CURVES, f"{config.problem}, seed {config.seed}", [curve])
+        return summary
+
+    def _summary(self) -> Row:
+        config, counters = self.trainer.config, self.trainer.counters
+        last = {key: value for key, value in self.metrics.epochs()[-1].items() if key != "kind"}
+        return {
+            "status": "diverged" if self.trainer.diverged else "finished",
+            "problem": config.problem,
+            "optimizer": config.optimizer.label,
+            "seed": config.seed,
+            **last,
+            "nonfinite_steps": counters.nonfinite,
+            "parameters": sum(p.numel() for p in self.trainer.model.parameters()),
+            "environment": environment.describe(),
+        }

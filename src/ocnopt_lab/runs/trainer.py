@@ -1,0 +1,164 @@
+"""The training loop: seeded, resumable after any step, timed over the steps alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, optim
+
+from ocnopt_lab.data import Dataset
+from ocnopt_lab.optimizers import build, build_schedule
+from ocnopt_lab.problems import Problem
+from ocnopt_lab.runs.config import RunConfig
+from ocnopt_lab.runs.evaluate import Score, evaluate
+
+DIVERGED_AFTER = 50  # consecutive steps with a loss that is not finite
+
+
+@dataclass
+class Counters:
+    """Where a run stands; `loss_sum`, `correct` and `seen` belong to the current epoch."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    nonfinite_in_a_row: int = 0
+    nonfinite: int = 0
+    group_loss: float = 0.0  # sum over the steps since the last row of metrics
+    group_steps: int = 0
+    step_seconds: list[float] = field(default_factory=list)
+
+    def next_epoch(self) -> None:
+        """Starts the sums of an epoch from zero."""
+        self.epoch += 1
+        self.step_in_epoch, self.loss_sum, self.correct, self.seen = 0, 0.0, 0, 0
+
+    def take_group(self) -> float:
+        """Mean loss of the steps since the last call."""
+        mean = self.group_loss / self.group_steps
+        self.group_loss, self.group_steps = 0.0, 0
+        return mean
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One training step: loss of the batch before the step, and how long the step took in seconds."""
+
+    loss: float
+    seconds: float
+
+
+def train_step(model: torch.nn.Module, optimizer: optim.Optimizer, loss: Tensor, output: Tensor) -> None:
+    """Backward pass and update; OCNOpt's own `backward` adds the passes that factors of higher rank need."""
+    if hasattr(optimizer, "backward"):
+        optimizer.backward(loss, output)
+    else:
+        loss.backward()
+    optimizer.step()
+
+
+class Trainer:
+    """Model, optimizer, rate schedule and batch order of one run, and the counters between them."""
+
+    def __init__(self, config: RunConfig, problem: Problem, data: Dataset) -> None:
+        self.config, self.problem, self.data = config, problem, data
+        torch.manual_seed(config.seed)
+        self.model = problem.model(data.in_shape, data.classes)
+        self.optimizer = build(config.optimizer, self.model)
+        self.steps_per_epoch = math.ceil(len(data.x_train) / config.batch_size)
+        self.schedule = build_schedule(config.schedule, self.optimizer, config.epochs * self.steps_per_epoch)
+        # Its own generator: the batch order must not depend on what model and optimizer draw.
+        self.order = torch.Generator().manual_seed(config.seed)
+        self.order_at_epoch_start = self.order.get_state()
+        self.counters = Counters()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.counters.epoch >= self.config.epochs
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss has not been finite for so long that going on is pointless."""
+        return self.counters.nonfinite_in_a_row >= DIVERGED_AFTER
+
+    def epoch(self) -> Iterator[StepResult]:
+        """The remaining steps of the current epoch; may be left and entered again after any step."""
+        self.order.set_state(self.order_at_epoch_start)
+        batches = torch.randperm(len(self.data.x_train), generator=self.order).split(self.config.batch_size)
+        for batch in batches[self.counters.step_in_epoch :]:
+            yield self._step(self.data.x_train[batch], self.data.y_train[batch])
+        self.order_at_epoch_start = self.order.get_state()
+        self.counters.next_epoch()
+
+    def _step(self, x: Tensor, y: Tensor) -> StepResult:
+        started = time.perf_counter()
+        self.optimizer.zero_grad()
+        output = self.model(x)
+        loss = self.problem.loss(output, y)
+        train_step(self.model, self.optimizer, loss, output)
+        self.schedule.step()
+        result = StepResult(loss.item(), time.perf_counter() - started)
+        self._count(result, correct=int((output.detach().argmax(1) == y).sum()), samples=len(y))
+        return result
+
+    def _count(self, result: StepResult, correct: int, samples: int) -> None:
+        counters = self.counters
+        counters.step += 1
+        counters.step_in_epoch += 1
+        counters.loss_sum += result.loss * samples
+        counters.correct += correct
+        counters.seen += samples
+        counters.group_loss += result.loss
+        counters.group_steps += 1
+        finite = math.isfinite(result.loss)
+        counters.nonfinite += not finite
+        counters.nonfinite_in_a_row = 0 if finite else counters.nonfinite_in_a_row + 1
+        counters.step_seconds.append(result.seconds)
+
+    def scores(self) -> tuple[Score, Score]:
+        """Score on the training set and on the test set, on the first `eval_samples` of each."""
+        samples, data = self.config.eval_samples, self.data
+        train = evaluate(self.model, self.problem.loss, data.x_train[:samples], data.y_train[:samples])
+        return train, evaluate(self.model, self.problem.loss, data.x_test[:samples], data.y_test[:samples])
+
+    def seconds(self) -> float:
+        """Time spent in training steps so far."""
+        return sum(self.counters.step_seconds)
+
+    def seconds_per_step(self) -> float | None:
+        """Median over the steps so far."""
+        return median(self.counters.step_seconds) if self.counters.step_seconds else None
+
+    def diagnostics(self) -> dict[str, float]:
+        """The optimizer's own numbers, where it has any."""
+        return dict(self.optimizer.diagnostics()) if hasattr(self.optimizer, "diagnostics") else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later process needs to go on bit for bit."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "order_at_epoch_start": self.order_at_epoch_start,
+            "torch_rng": torch.get_rng_state(),
+            "counters": asdict(self.counters),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts the run back where `state_dict` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.order_at_epoch_start = state["order_at_epoch_start"]
+        self.counters = Counters(**state["counters"])
+        torch.set_rng_state(state["torch_rng"])
