@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from .core.bellman import Saturation
 from .core.capture import Capture, Mode
@@ -215,11 +216,11 @@ class OCNOpt(torch.optim.Optimizer):
     def statistics_due(self) -> bool:
         return isinstance(self.curvature, Kronecker) and self.curvature.statistics_due(self.clock.get("step", 0) + 1)
 
-    def draw(self, sweep: Sweep, output: Tensor) -> None:
+    def draw(self, sweep: Sweep, output: GradientEdge) -> None:
         """Send cotangents at labels drawn from the model down the graph, when statistics are due."""
         wanted = self.statistics_due() and self.curvature.fisher == "sampled"  # type: ignore[union-attr]
         if wanted and sweep.seen is not None and sweep.rank == 0:
-            u = sweep.seen.sample(self.generator()).to(output.dtype)
+            u = sweep.seen.sample(self.generator())
             with self.capture.during(Mode.DRAW):
                 torch.autograd.grad(output, self.smallest(), u, retain_graph=True, allow_unused=True)
 

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import tyro
 from rich.console import Console
 
+import ocnopt
 from ocnopt_lab.commands import COMMANDS, Command
 from ocnopt_lab.errors import INTERRUPTED, LabError
-from ocnopt_lab.runs.environment import package_version
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; an expected failure is one line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments == ["--version"]:
-        print(f"ocnopt {package_version()}")
+        print(f"ocnopt {ocnopt.__version__}")
         return 0
     command: Command = tyro.cli(COMMANDS, args=arguments, prog="ocnopt", description=__doc__)
     try:

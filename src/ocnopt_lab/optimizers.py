@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import nn, optim
 
+from ocnopt import OCNOpt
 from ocnopt_lab.errors import LabError
 
 Name = Literal["ocnopt", "adam", "adamw", "sgd", "rmsprop"]
@@ -87,8 +88,6 @@ def build(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:
     options = config.options()
     try:
         if config.name == "ocnopt":
-            from ocnopt import OCNOpt
-
             return OCNOpt(model, **options)
         return _CLASSES[config.name](model.parameters(), **options)
     except ValueError as error:  # the optimizers' own sentence about a bad value

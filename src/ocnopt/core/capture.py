@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .losses import recognise
@@ -53,7 +54,7 @@ class Capture:
 
     keep: how many samples of a batch to hold, None for all; with ``rows`` 0, keep 0 switches capture off.
     rows: how many rows (samples times positions) the statistics of this step want from every call.
-    on_root: called with (sweep, output) when the loss's gradient reaches the root output, before it
+    on_root: called with (sweep, edge of the root output) when the loss's gradient reaches the root output, before it
         goes on into the model: the moment when draws can be sent down the same graph.
     """
 
@@ -64,7 +65,7 @@ class Capture:
         self.mode = Mode.LOSS
         self.keep: int | None = None
         self.rows = 0
-        self.on_root: Callable[[Sweep, Tensor], None] | None = None
+        self.on_root: Callable[[Sweep, GradientEdge], None] | None = None
         self.enabled = True
         self.clear()
         self.handles = [
@@ -139,7 +140,7 @@ class Capture:
         sweep = self.sweeps[self.sweep]
         for x in tree_leaves(output):
             if isinstance(x, Tensor) and x.requires_grad and x.dim() >= 2:
-                x.register_hook(RootArrival(self, sweep, x))
+                x.register_hook(RootArrival(self, sweep, x.detach(), x.output_nr))
 
     def arrived(self, module: nn.Module, call: Call, j: int, gradient: Tensor) -> None:
         """A gradient has come back to output j of a call."""
@@ -248,16 +249,22 @@ class Arrival:
 
 @dataclass(eq=False)
 class RootArrival:
-    """Tensor hook of a root output."""
+    """Tensor hook of a root output h.
+
+    It must hold neither the output nor its graph node, which hold the hook: such a cycle through the
+    graph is never collected. The node is asked for when the gradient arrives.
+    """
 
     capture: Capture
     sweep: Sweep
-    output: Tensor
+    h: Tensor
+    output_nr: int
 
     def __call__(self, gradient: Tensor) -> None:
         if self.capture.mode is not Mode.LOSS or torch.is_grad_enabled():
             return
-        if self.sweep.seen is None and self.output.shape[0] == self.sweep.batch:
-            self.sweep.seen = recognise(self.output, gradient)
-            if self.capture.on_root is not None:
-                self.capture.on_root(self.sweep, self.output)
+        if self.sweep.seen is None and self.h.shape[0] == self.sweep.batch:
+            self.sweep.seen = recognise(self.h, gradient)
+            node = torch._C._current_autograd_node()
+            if self.capture.on_root is not None and node is not None:
+                self.capture.on_root(self.sweep, GradientEdge(node, self.output_nr))

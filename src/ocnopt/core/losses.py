@@ -13,7 +13,7 @@ true-vs-rest factor of arXiv 2605.06081; it also covers soft targets and label s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,12 +27,14 @@ class SoftmaxCrossEntropy:
 
     p, t: probabilities and targets, (B, K, ...).  s: weight of each label, (B, 1, ...); zero where ignored.
     logits: False where the output is already a log-softmax, whose cotangent is −s t.
+    dtype: of the output.
     """
 
     p: Tensor
     t: Tensor
     s: Tensor
     logits: bool = True
+    dtype: torch.dtype = torch.float32
 
     def core(self) -> Tensor:
         """C (B,) with v C vᵀ ⪯ H, tight; 0 where the residual has underflowed."""
@@ -45,7 +47,7 @@ class SoftmaxCrossEntropy:
         p = self.p.movedim(1, -1)
         y = torch.multinomial(p.reshape(-1, p.shape[-1]).cpu(), 1, generator=generator).to(p.device)
         e_y = torch.zeros_like(p).view(-1, p.shape[-1]).scatter_(1, y, 1.0).view_as(p).movedim(-1, 1)
-        return self.s.sqrt() * (self.p - e_y if self.logits else -e_y)
+        return (self.s.sqrt() * (self.p - e_y if self.logits else -e_y)).to(self.dtype)
 
 
 def recognise(h: Tensor, v: Tensor) -> SoftmaxCrossEntropy | None:
@@ -67,9 +69,10 @@ def recognise_at(h: Tensor, v: Tensor) -> SoftmaxCrossEntropy | None:
     """``recognise`` with the classes in dimension 1."""
     if h.shape[1] < 2:
         return None
-    tolerance = TOLERANCE.get(v.dtype, 1e-3)
+    tolerance, dtype = TOLERANCE.get(v.dtype, 1e-3), h.dtype
     h, v = (x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in (h, v))
-    return of_labels(h, v, tolerance) or of_distributions(h, v, tolerance) or of_log_softmax(h, v, tolerance)
+    seen = of_labels(h, v, tolerance) or of_distributions(h, v, tolerance) or of_log_softmax(h, v, tolerance)
+    return None if seen is None else replace(seen, dtype=dtype)
 
 
 def of_labels(h: Tensor, v: Tensor, tolerance: float) -> SoftmaxCrossEntropy | None:
@@ -119,7 +122,7 @@ def explains(expected: Tensor, v: Tensor, tolerance: float) -> bool:
 
 def moved_back(seen: SoftmaxCrossEntropy) -> SoftmaxCrossEntropy:
     """The same with the classes in the last dimension again."""
-    return Moved(seen.p, seen.t, seen.s, seen.logits)
+    return Moved(seen.p, seen.t, seen.s, seen.logits, seen.dtype)
 
 
 class Moved(SoftmaxCrossEntropy):

@@ -47,6 +47,7 @@ def draw(path: Path, title: str, curves: Sequence[Curve]) -> None:
         for axis, x in zip(line, _X, strict=True):
             _panel(axis, x, y, curves)
     _frame(axes)
+    _scale_seconds(axes[1][1], [curve.rows[-1]["seconds"] for curve in curves])
     _zoom_accuracy(axes[1][0], [row["test_accuracy"] for curve in curves for row in curve.rows[1:]])
     # Below the panels: inside them it would hide data for one run or another.
     handles, labels = axes[0][0].get_legend_handles_labels()
@@ -76,11 +77,19 @@ def _frame(axes: Sequence[Sequence[Axes]]) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     for axis, label in zip(axes[-1], _X.values(), strict=True):
         axis.set_xlabel(label)
-        axis.set_xlim(left=0)
     for line, label in zip(axes, _Y.values(), strict=True):
         line[0].set_ylabel(label)
     axes[0][0].set_yscale("log")
+    axes[1][0].set_xlim(left=0)
     axes[1][0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+
+
+def _scale_seconds(axis: Axes, totals: Sequence[float]) -> None:
+    """Logarithmic where one run took far longer than another, which would be a vertical line otherwise."""
+    if max(totals) > 5 * min(totals):
+        axis.set_xscale("log", nonpositive="mask")  # the point before the first step is at 0
+    else:
+        axis.set_xlim(left=0)
 
 
 def _zoom_accuracy(axis: Axes, accuracies: Sequence[float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,9 @@ from typing import Any
 import psutil
 import torch
 
+import ocnopt
+
 _CPUINFO = Path("/proc/cpuinfo")
-
-
-def package_version() -> str:
-    """Version of the installed ocnopt."""
-    try:
-        return importlib.metadata.version("ocnopt")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed (source tree)"
 
 
 def describe() -> dict[str, Any]:
@@ -31,7 +24,7 @@ def describe() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "ocnopt": package_version(),
+        "ocnopt": ocnopt.__version__,
     }
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 # Small enough that an evaluation needs less memory than a training step at the usual batch sizes.
-_CHUNK = 256
+_CHUNK = 128
 
 
 @dataclass(frozen=True)

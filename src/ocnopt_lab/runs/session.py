@@ -109,7 +109,7 @@ class Session:
                 "loss": trainer.counters.take_group(),
                 "lr": float(trainer.optimizer.param_groups[0]["lr"]),
                 "seconds": trainer.seconds(),
-                **trainer.diagnostics(),
+                "optimizer": trainer.diagnostics(),
             }
         )
 

@@ -19,6 +19,7 @@ from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.evaluate import Score, evaluate
 
 DIVERGED_AFTER = 50  # consecutive steps with a loss that is not finite
+_START_SAMPLES = 1000
 
 
 @dataclass
@@ -128,6 +129,8 @@ class Trainer:
     def scores(self) -> tuple[Score, Score]:
         """Score on the training set and on the test set, on the first `eval_samples` of each."""
         samples, data = self.config.eval_samples, self.data
+        if self.counters.step == 0:  # where the curves begin: a rough point, not worth a pass over everything
+            samples = min(samples or _START_SAMPLES, _START_SAMPLES)
         train = evaluate(self.model, self.problem.loss, data.x_train[:samples], data.y_train[:samples])
         return train, evaluate(self.model, self.problem.loss, data.x_test[:samples], data.y_test[:samples])
 
