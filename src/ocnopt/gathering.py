@@ -13,7 +13,7 @@ from torch import Tensor
 from .core.capture import Capture
 from .core.protocols import Params
 from .core.stage import Metric, Samples, Stage
-from .core.terminal import Terminal
+from .core.terminal import Auto, Terminal
 from .core.trajectory import Call, Sweep, narrowed
 from .players import Refusal
 from .players.base import ModulePlayer
@@ -54,16 +54,14 @@ class Turn:
         return self.calls[0].order if self.calls else -1
 
 
-def turn_of(seat: Seat, names: tuple[str, ...], states: Any, groups: dict[int, Group], tied: set[int]) -> Turn:
-    """The seat with those of its parameters that have gradients, and its player if it has one."""
+def turn_of(seat: Seat, names: tuple[str, ...], groups: dict[int, Group]) -> Turn:
+    """The seat with those of its parameters that have gradients, and its player if it has one; no states yet."""
     params = seat.tensors(names)
-    gradients = [require_dense(p.grad, f"{seat.path}.{name}") for p, name in zip(params, names, strict=True)]
-    turn = Turn(seat, names, params, gradients, [states[p] for p in params], [groups[id(p)] for p in params])
+    gradients = [require_dense(p.grad, seat.dotted(name)) for p, name in zip(params, names, strict=True)]
+    turn = Turn(seat, names, params, gradients, [], [groups[id(p)] for p in params])
     player = seat.player(names)
     if isinstance(player, Refusal):
         turn.reason = player.reason
-    elif any(id(p) in tied for p in params):
-        turn.reason = "shared with another module, so its products belong to no single stage"
     else:
         turn.player = player
     return turn
@@ -71,8 +69,27 @@ def turn_of(seat: Seat, names: tuple[str, ...], states: Any, groups: dict[int, G
 
 def require_dense(gradient: Tensor | None, name: str) -> Tensor:
     if gradient is None or gradient.is_sparse:
-        raise RuntimeError(f"The gradient of {name} is sparse; OCNOpt needs dense gradients (build it with sparse=False).")
+        raise RuntimeError(
+            f"The gradient of {name} is sparse; OCNOpt needs dense ones: build the layer with sparse=False."
+        )
     return gradient
+
+
+def finite(loss: Any, gradients: Sequence[Tensor]) -> bool:
+    """Whether the loss, if known, and all gradients are finite."""
+    if loss is not None and not bool(torch.as_tensor(loss).isfinite().all()):
+        return False
+    # The largest entry of each: a norm of squares can overflow where no entry does.
+    largest = torch._foreach_norm([g for g in gradients if not g.is_sparse and g.numel()], float("inf"))
+    return not largest or bool(torch.stack([x.isfinite().to(largest[0].device) for x in largest]).all())
+
+
+def require_core(turns: Sequence[Turn], capture: Capture, terminal: Terminal) -> None:
+    """Raise what the terminal factor has to say against this trajectory, before anything has changed."""
+    if isinstance(terminal, Auto):
+        return
+    for sweep in {call.sweep for turn in turns if turn.feedback for call in turn.calls}:
+        core_of(capture.sweeps[sweep], terminal, 1, turns[0].gradients[0], 1)
 
 
 def seat_calls(turns: Sequence[Turn], capture: Capture) -> None:
@@ -88,13 +105,15 @@ def seat_calls(turns: Sequence[Turn], capture: Capture) -> None:
 
 def obstacle(calls: Sequence[Call], sizes: dict[int, int], capture: Capture) -> str:
     """Why these calls cannot take part in the feedback; empty if they can."""
+    if capture.keep == 0:
+        return "With feedback=0 at a fixed step nothing takes part."
     if not calls:
-        return "no call was captured in this step"
+        return "No call of its module was captured in this step."
     for call in calls:
         if call.batch != sizes[call.sweep]:
-            return f"its batch of {call.batch} is not the model's batch of {sizes[call.sweep]}"
+            return f"Its batch of {call.batch} is not the model's batch of {sizes[call.sweep]}."
         if len(call.columns) != capture.sweeps[call.sweep].rank:
-            return "the columns of the terminal factor did not reach it"
+            return "The columns of the terminal factor did not reach it."
     return ""
 
 
@@ -102,7 +121,7 @@ def batch_of(capture: Capture, sweep: int) -> int:
     """Samples of a sweep: as the model's input says where some player agrees, else what most calls have."""
     seen = Counter(call.batch for calls in capture.calls.values() for call in calls if call.sweep == sweep)
     declared = capture.sweeps[sweep].batch
-    return declared if declared in seen else seen.most_common(1)[0][0]
+    return declared if declared is not None and declared in seen else seen.most_common(1)[0][0]
 
 
 @dataclass(frozen=True)
@@ -119,7 +138,9 @@ class Boundary:
     coordinates: Tensor | None
 
 
-def boundary_of(turns: Sequence[Turn], capture: Capture, terminal: Terminal, like: Tensor, keep: int | None) -> Boundary:
+def boundary_of(
+    turns: Sequence[Turn], capture: Capture, terminal: Terminal, like: Tensor, keep: int | None
+) -> Boundary:
     """The terminal core of all sweeps that took part, for the first ``keep`` samples of each."""
     numbers = sorted({call.sweep for turn in turns for call in turn.calls})
     sizes = [batch_of(capture, n) for n in numbers]
@@ -134,8 +155,14 @@ def boundary_of(turns: Sequence[Turn], capture: Capture, terminal: Terminal, lik
         Samples(rows, None if kept == sizes else weights),
         sum(sizes),
         parts[0][1],
-        None if any(c is None for c in coordinates) else torch.cat([c[:m] for c, m in zip(coordinates, kept, strict=True)]),
+        joint_rows(coordinates, kept),
     )
+
+
+def joint_rows(parts: Sequence[Tensor | None], kept: Sequence[int]) -> Tensor | None:
+    """The first rows of all parts below one another; None where a part is."""
+    heads = [part[:m] for part, m in zip(parts, kept, strict=True) if part is not None]
+    return torch.cat(heads) if len(heads) == len(parts) else None
 
 
 def core_of(sweep: Sweep, terminal: Terminal, batch: int, like: Tensor, m: int) -> tuple[Tensor, str]:
@@ -157,5 +184,11 @@ def stage_of(turn: Turn, boundary: Boundary) -> Stage:
     whole = turn.player.whole  # type: ignore[union-attr]
     calls = [c if whole else narrowed(c, rows[c.sweep].stop - rows[c.sweep].start) for c in turn.calls]
     return Stage(
-        turn.player, turn.metric, calls, tuple(turn.gradients), boundary.samples, boundary.C.shape[-1], label=turn.seat.path  # type: ignore[arg-type]
+        turn.player,  # type: ignore[arg-type]
+        turn.metric,  # type: ignore[arg-type]
+        calls,
+        tuple(turn.gradients),
+        boundary.samples,
+        boundary.C.shape[-1],
+        label=turn.seat.path,
     )

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from .core.bellman import Saturation
 from .core.capture import Capture, Mode
 from .core.search import Model
-from .core.terminal import Auto, Terminal
+from .core.terminal import Terminal
 from .core.trajectory import Sweep
-from .core.value import Coupled, OwnGains, Value
+from .core.value import Value
 from .curvature import Curvature, Kronecker
-from .gathering import Turn, seat_calls, turn_of
+from .gathering import finite, require_core, seat_calls, turn_of
 from .linalg.symmetric import Tally
-from .options import ROLLOUTS, SEARCHES, TERMINALS, VALUES, chosen, curvature_of, made
-from .options import require_betas, require_rate, require_trainable
+from .options import group_defaults, require_limits, require_trainable, resolved
+from .passes import require_graph, send_columns, send_draw, smallest
 from .reporting import Report, Row
-from .seats import seats_of, shared
+from .seats import seats_of
 from .solving import Solver
+from .stateful import Stateful
 from .updates import Fixed, Searched
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
-class OCNOpt(torch.optim.Optimizer):
+class OCNOpt(Stateful):
     """Optimal-control training of a PyTorch module (Liu, Chen, Theodorou, arXiv 2510.14168).
 
     Layers are time steps and parameters controls; each layer's update is a feedback policy
@@ -62,6 +62,10 @@ class OCNOpt(torch.optim.Optimizer):
     """
 
     MODEL_LR = 0.5
+    OPTIONS = (
+        *("model", "curvature", "search", "value", "terminal", "rollout_kind"),
+        *("feedback", "saturation", "feedback_samples", "batch_dim", "seed"),
+    )
 
     def __init__(
         self,
@@ -85,57 +89,35 @@ class OCNOpt(torch.optim.Optimizer):
         seed: int = 0,
     ) -> None:
         require_trainable(model)
-        self.curvature = with_damping(curvature_of(curvature), damping)
         self.model = model
-        self.search = with_damping(made("search", search, SEARCHES), damping)
-        self.value = made("value", value, VALUES)
-        self.terminal = fitting(made("terminal", terminal, TERMINALS), self.value)
-        self.rollout = chosen("rollout", rollout, ROLLOUTS)
+        require_limits(feedback, saturation, feedback_samples)
+        parts = resolved(curvature, search, value, terminal, rollout, damping)
+        self.curvature, self.search, self.value, self.terminal, self.rollout_kind = parts
         self.feedback, self.saturation, self.feedback_samples = feedback, saturation, feedback_samples
         self.batch_dim, self.seed = batch_dim, seed
         default_lr = self.curvature.default_lr if self.search is None else self.MODEL_LR
-        defaults = {
-            "lr": default_lr if lr is None else lr,
-            "momentum": self.curvature.momentum if momentum is None else momentum,
-            "betas": tuple(betas),
-            "weight_decay": weight_decay,
-        }
-        self.require_sound(defaults)
+        defaults = {"lr": default_lr if lr is None else lr, "weight_decay": weight_decay}
+        defaults.update(group_defaults(self.curvature, momentum, betas))
         super().__init__(list(model.parameters()) if params is None else params, defaults)
         self.attach()
-
-    def require_sound(self, defaults: dict[str, Any]) -> None:
-        require_rate("lr", defaults["lr"])
-        require_rate("feedback", self.feedback, zero=True)
-        require_rate("weight_decay", defaults["weight_decay"], zero=True)
-        require_rate("momentum", defaults["momentum"], zero=True)
-        require_betas(defaults["betas"])
-        if self.saturation is not None:
-            require_rate("saturation", self.saturation)
-        if self.feedback_samples is not None and self.feedback_samples < 1:
-            raise ValueError(f"feedback_samples={self.feedback_samples} must be at least 1, or None for the whole batch.")
 
     # the model
 
     def attach(self) -> None:
         """Find the seats of all parameters and hook the model."""
-        held = {id(p) for group in self.param_groups for p in group["params"]}
-        foreign = len(held - {id(p) for p in self.model.parameters()})
-        if foreign:
-            raise ValueError(f"{foreign} of the parameters do not belong to the model; pass the module that holds them.")
-        self.seats = seats_of(self.model, held)
-        self.tied = shared(self.seats)
+        self.seats = seats_of(self.model, set(self.groups()))
         slots = {seat.module: slot for seat in self.seats if (slot := seat.slot(self.batch_dim)) is not None}
         self.capture = Capture(self.model, slots, self.batch_dim)
         self.capture.on_root = self.draw
-        self.tally = Tally()
+        self.tally: Tally = getattr(self, "tally", None) or Tally()
+        self.rollout = self.rollout_kind(self.capture, self.tally)
         self.report = Report(self.seats)
-        self.warned = False
         self.plan()
 
     def remove_hooks(self) -> None:
         """Take all hooks off the model. Steps taken afterwards are those of the base optimizer."""
         self.capture.remove()
+        self.rollout.remove()
 
     def train(self) -> None:
         """Go on capturing."""
@@ -144,12 +126,17 @@ class OCNOpt(torch.optim.Optimizer):
     def eval(self) -> None:
         """Stop capturing, for forward passes in training mode that no step will use."""
         self.capture.enabled = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Release the trajectory."""
         self.capture.clear()
+        self.rollout.clear()
 
     # the loop
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step. A gradient or a loss of the closure that is not finite skips it, with one warning.
 
         closure: does zero_grad, forward and backward and returns the loss, which is returned.
@@ -161,7 +148,7 @@ class OCNOpt(torch.optim.Optimizer):
         try:
             self.advance(loss)
         finally:
-            self.capture.clear()
+            self.forget()
             self.plan()
         return loss
 
@@ -171,37 +158,41 @@ class OCNOpt(torch.optim.Optimizer):
         loss: one number.  output: (B, ...), what the loss was computed from, still attached to its graph.
         Raises ValueError when either is not so.
         """
-        if loss.numel() != 1:
-            raise ValueError(f"The loss has shape {tuple(loss.shape)}; backward needs one number, like loss.mean().")
-        if not output.requires_grad:
-            raise ValueError("The output has no graph: pass the tensor the loss was computed from, not a detached copy.")
+        require_graph(self.capture, loss, output)
         if bool(loss.isfinite()) and self.uses_curvature():
-            self.send_columns(loss, output)
+            with self.capture.during(Mode.OFF):
+                factor = self.terminal.factor(loss, output, self.generator())
+            send_columns(self.capture, factor, output, self.targets())
         loss.backward()
 
     def advance(self, loss: Any) -> None:
         """One step from the gradients at hand and the trajectory that was captured."""
-        turns = [turn_of(seat, names, self.state, self.groups(), self.tied) for seat in self.seats if (names := seat.active())]
-        if not turns:
+        groups = self.groups()
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not gradients:
             return
-        if not finite(loss, turns):
+        if not finite(loss, gradients):
             self.skip()
             return
-        self.clock["step"] = self.clock.get("step", 0) + 1
+        turns = [turn_of(seat, names, groups) for seat in self.seats if (names := seat.active())]
         seat_calls(turns, self.capture)
+        if self.uses_curvature():
+            require_core(turns, self.capture, self.terminal)
+        for turn in turns:
+            turn.states = [self.state[p] for p in turn.params]
+        self.clock["step"] = self.clock.get("step", 0) + 1
         with torch.autocast(turns[0].params[0].device.type, enabled=False):
             self.solver().step(turns, self.capture, self.clock)
         self.report.update(turns)
 
     def skip(self) -> None:
         self.tally["steps skipped"] += 1
-        if not self.warned:
+        if self.tally["steps skipped"] == 1:
             warnings.warn(
-                "OCNOpt skipped a step: the loss or a gradient is not finite. The parameters and all running averages are "
-                "as before; diagnostics()['steps skipped'] counts such steps.",
-                stacklevel=5,
+                "OCNOpt skipped a step: the loss or a gradient is not finite. The parameters and all running averages "
+                "are as before; diagnostics()['steps skipped'] counts such steps.",
+                stacklevel=6,
             )
-            self.warned = True
 
     # what the coming step wants
 
@@ -211,34 +202,20 @@ class OCNOpt(torch.optim.Optimizer):
     def plan(self) -> None:
         """Tell the capture how much of the coming trajectory will be used."""
         self.capture.keep = self.feedback_samples if self.uses_curvature() else 0
-        self.capture.rows = self.curvature.rows if self.statistics_due() else 0  # type: ignore[union-attr]
+        self.capture.rows = self.curvature.rows if self.statistics_due() else 0
 
     def statistics_due(self) -> bool:
         return isinstance(self.curvature, Kronecker) and self.curvature.statistics_due(self.clock.get("step", 0) + 1)
 
     def draw(self, sweep: Sweep, output: GradientEdge) -> None:
         """Send cotangents at labels drawn from the model down the graph, when statistics are due."""
-        wanted = self.statistics_due() and self.curvature.fisher == "sampled"  # type: ignore[union-attr]
+        wanted = self.statistics_due() and self.curvature.fisher == "sampled"
         if wanted and sweep.seen is not None and sweep.rank == 0:
-            u = sweep.seen.sample(self.generator())
-            with self.capture.during(Mode.DRAW):
-                torch.autograd.grad(output, self.smallest(), u, retain_graph=True, allow_unused=True)
+            send_draw(self.capture, sweep.seen.sample(self.generator()), output, self.targets(), self.tally)
 
-    def send_columns(self, loss: Tensor, output: Tensor) -> None:
-        """Pull the columns of the terminal factor back through the graph, before the gradient itself."""
-        with self.capture.during(Mode.OFF):
-            factor = self.terminal.factor(loss, output, self.generator())
-        sweep = self.capture.sweeps[self.capture.sweep]
-        sweep.core, sweep.coordinates, sweep.rank = factor.core, factor.coordinates, len(factor.columns)
-        for j, column in enumerate(factor.columns):
-            self.capture.column = j
-            with self.capture.during(Mode.COLUMN):
-                torch.autograd.grad(output, self.smallest(), column, retain_graph=True, allow_unused=True)
-
-    def smallest(self) -> list[Tensor]:
-        """One small parameter of every captured module: asking for them alone sends a cotangent past all players."""
-        held = ((seat, [p for p in seat.tensors(seat.names) if p.requires_grad]) for seat in self.seats)
-        return [min(params, key=Tensor.numel) for seat, params in held if params and seat.module in self.capture.slots]
+    def targets(self) -> list[Tensor]:
+        """The parameters that an extra pass asks for, to reach all players."""
+        return smallest(self.seats, self.capture.slots)
 
     def generator(self) -> torch.Generator:
         """A generator for this step alone, so that nothing needs to be saved to repeat it."""
@@ -247,45 +224,15 @@ class OCNOpt(torch.optim.Optimizer):
     def solver(self) -> Solver:
         method = Fixed(self.curvature) if self.search is None else Searched(self.curvature, self.search)
         return Solver(
-            method, self.value, self.terminal, self.rollout, self.feedback, self.feedback_samples, self.saturation, self.tally
+            method,
+            self.value,
+            self.terminal,
+            self.rollout,
+            self.feedback,
+            self.feedback_samples,
+            self.saturation,
+            self.tally,
         )
-
-    # state
-
-    @property
-    def clock(self) -> dict[str, Any]:
-        """What the step counter and the search remember: plain numbers that travel in the first parameter group."""
-        return self.param_groups[0].setdefault("clock", {})
-
-    def groups(self) -> dict[int, dict[str, Any]]:
-        return {id(p): group for group in self.param_groups for p in group["params"]}
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; parameters added later get their hooks at once."""
-        super().add_param_group(param_group)
-        if hasattr(self, "capture"):
-            self.capture.remove()
-            self.attach()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, but every tensor keeps the dtype it was saved with: factors stay float32 under bfloat16."""
-        super().load_state_dict(state_dict)
-        saved = [key for group in state_dict["param_groups"] for key in group["params"]]
-        mine = [p for group in self.param_groups for p in group["params"]]
-        for key, p in zip(saved, mine, strict=True):
-            for name, value in state_dict["state"].get(key, {}).items():
-                if isinstance(value, Tensor):
-                    self.state[p][name] = value.detach().to(p.device, copy=True)
-        self.plan()
-
-    def __getstate__(self) -> dict[str, Any]:
-        left_out = ("capture", "seats", "tied", "report", "tally", "warned")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if not hasattr(self, "capture"):
-            self.attach()
 
     # seeing inside
 
@@ -298,26 +245,3 @@ class OCNOpt(torch.optim.Optimizer):
         numbers = {name: value for name, value in self.clock.items() if isinstance(value, int | float)}
         counts = {"steps skipped": 0, **self.tally}
         return {**numbers, **counts, **self.report.numbers()}
-
-
-def with_damping(part: Any, damping: float | None) -> Any:
-    """The curvature or the search with its damping set, where it has one."""
-    from dataclasses import replace
-
-    if damping is None or not hasattr(part, "damping"):
-        return part
-    require_rate("damping", damping)
-    return replace(part, damping=damping)
-
-
-def fitting(terminal: Terminal, value: Value) -> Terminal:
-    """terminal="auto" under a coupled value may take exact Gauss-Newton."""
-    return Auto(terminal.beta, many=32) if isinstance(terminal, Auto) and isinstance(value, Coupled) else terminal
-
-
-def finite(loss: Any, turns: Sequence[Turn]) -> bool:
-    """Whether the loss, if known, and all gradients are finite."""
-    if loss is not None and not bool(torch.as_tensor(loss).isfinite().all()):
-        return False
-    norms = torch._foreach_norm([g for turn in turns for g in turn.gradients])
-    return bool(torch.stack([norm.to(norms[0].device) for norm in norms]).sum().isfinite())

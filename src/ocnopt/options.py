@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from .core.rollout import Linear, Nonlinear
 from .core.search import Model
-from .core.terminal import Auto, Fisher, Gradient, GaussNewton, Terminal, TrueVsRest
+from .core.terminal import Auto, Fisher, GaussNewton, Gradient, Terminal, TrueVsRest
 from .core.value import Coupled, OwnGains, PerSample, Value
 from .curvature import TABLE as CURVATURES
-from .curvature import Curvature
+from .curvature import Adam, Curvature
 
 TERMINALS: dict[str, Callable[[], Terminal]] = {
     "auto": Auto,
@@ -22,26 +24,36 @@ TERMINALS: dict[str, Callable[[], Terminal]] = {
     "fisher": Fisher,
 }
 VALUES: dict[str, Callable[[], Value]] = {"per-sample": PerSample, "coupled": Coupled, "own-gains": OwnGains}
-ROLLOUTS = {"linear": "linear", "nonlinear": "nonlinear"}
+ROLLOUTS: dict[str, type[Linear] | type[Nonlinear]] = {"linear": Linear, "nonlinear": Nonlinear}
 SEARCHES: dict[str, Callable[[], Model | None]] = {"model": Model, "fixed": lambda: None}
 
 
 def chosen(argument: str, value: Any, table: Mapping[str, Any]) -> Any:
-    """The entry of the table that a name stands for; an object is taken as it is.
+    """The entry of the table that a name stands for.
 
     Raises ValueError that lists the valid names.
     """
-    if not isinstance(value, str):
-        return value
-    if value not in table:
+    if not isinstance(value, str) or value not in table:
         raise ValueError(f"{argument}={value!r} is not known; choose one of {', '.join(map(repr, table))}.")
     return table[value]
 
 
 def made(argument: str, value: Any, table: Mapping[str, Callable[[], Any]]) -> Any:
-    """``chosen``, with a name made into an object of its default options."""
-    entry = chosen(argument, value, table)
-    return entry() if isinstance(value, str) else entry
+    """``chosen``, made into an object of its default options; what can stand in for one of those is taken as it is."""
+    known = [make() for make in table.values()]
+    if value in known or any(stands_in(value, example) for example in known):
+        return value
+    return chosen(argument, value, table)()
+
+
+def stands_in(value: Any, example: Any) -> bool:
+    """Whether an object has all public attributes of the example's class."""
+    names = [] if isinstance(value, type) or example is None else public(type(example))
+    return bool(names) and all(hasattr(value, name) for name in names)
+
+
+def public(kind: type) -> list[str]:
+    return [name for name in dir(kind) if not name.startswith("_")]
 
 
 def curvature_of(value: str | Curvature) -> Curvature:
@@ -52,13 +64,69 @@ def require_rate(name: str, value: float | Tensor, *, zero: bool = False) -> Non
     """Raise ValueError unless the value is a finite, positive number (or zero, where that makes sense)."""
     number = float(value)
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
-        wanted = "must not be negative" if zero else "must be a positive number"
-        raise ValueError(f"{name}={number} {wanted}.")
+        wanted = "and not negative" if zero else "and positive"
+        raise ValueError(f"{name}={number} must be finite {wanted}.")
 
 
 def require_betas(betas: tuple[float, float]) -> None:
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+    if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"betas={betas} must be two numbers in [0, 1).")
+
+
+def require_sound(group: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the options of a parameter group make sense."""
+    require_rate("lr", group["lr"])
+    for name in group.keys() & {"momentum", "weight_decay"}:
+        require_rate(name, group[name], zero=True)
+    if "betas" in group:
+        require_betas(group["betas"])
+
+
+def group_defaults(curvature: Curvature, momentum: float | None, betas: tuple[float, float]) -> dict[str, Any]:
+    """The coefficients that the curvature uses: schedulers cycle β₁ wherever they find betas, else momentum."""
+    require_sound({"lr": 1.0, "momentum": momentum or 0.0, "betas": betas})
+    used: dict[str, Any] = {}
+    if not isinstance(curvature, Adam):
+        used["momentum"] = curvature.momentum if momentum is None else momentum
+    if isinstance(getattr(curvature, "companion", curvature), Adam):
+        used["betas"] = tuple(betas)
+    return used
+
+
+def with_damping(part: Any, damping: float | None) -> Any:
+    """The curvature or the search with its damping set, where it has one."""
+    if damping is None:
+        return part
+    require_rate("damping", damping)
+    return replace(part, damping=damping) if hasattr(part, "damping") else part
+
+
+def resolved(
+    curvature: Any, search: Any, value: Any, terminal: Any, rollout: Any, damping: float | None
+) -> tuple[Any, ...]:
+    """The arguments of ``OCNOpt`` made into objects, in this order."""
+    kind = made("value", value, VALUES)
+    return (
+        with_damping(curvature_of(curvature), damping),
+        with_damping(made("search", search, SEARCHES), damping),
+        kind,
+        fitting(made("terminal", terminal, TERMINALS), kind),
+        chosen("rollout", rollout, ROLLOUTS),
+    )
+
+
+def require_limits(feedback: float, saturation: float | None, samples: int | None) -> None:
+    """Raise ValueError unless the limits of the feedback make sense."""
+    require_rate("feedback", feedback, zero=True)
+    if saturation is not None:
+        require_rate("saturation", saturation)
+    if samples is not None and samples < 1:
+        raise ValueError(f"feedback_samples={samples} must be at least 1, or None for the whole batch.")
+
+
+def fitting(terminal: Terminal, value: Value) -> Terminal:
+    """terminal="auto" under a coupled value may take exact Gauss-Newton."""
+    return Auto(terminal.beta, many=32) if isinstance(terminal, Auto) and isinstance(value, Coupled) else terminal
 
 
 def require_trainable(model: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+from torch import Tensor
 
 from .gathering import Turn
 from .players import Refusal
@@ -28,43 +30,38 @@ class Report:
         self.last: dict[str, Row] = {}
 
     def update(self, turns: Sequence[Turn]) -> None:
-        for turn in turns:
-            player = "none" if turn.player is None else kind(turn.player)
-            metric = kind(turn.metric)
-            for name in turn.names:
-                path = dotted(turn.seat.path, name)
-                self.last[path] = Row(path, player, metric, turn.feedback, turn.reason)
+        self.last = {row.parameter: row for turn in turns for row in rows_of(turn)}
 
     def rows(self) -> list[Row]:
         """Each parameter once; a parameter of several modules stands at the first."""
-        seen: set[int] = set()
-        rows = []
-        for seat in self.seats:
-            for name, p in zip(seat.names, seat.tensors(seat.names), strict=True):
-                if id(p) not in seen:
-                    seen.add(id(p))
-                    rows.append(self.last.get(dotted(seat.path, name)) or before_a_step(seat, name, p.requires_grad))
-        return rows
+        pairs = ((seat, name) for seat in self.seats for name in seat.names)
+        return [self.last.get(seat.dotted(name)) or self.unmoved(seat, name) for seat, name in pairs]
+
+    def unmoved(self, seat: Seat, name: str) -> Row:
+        """What can be said of a parameter that the last step did not move."""
+        player = seat.player(seat.names)
+        row = Row(seat.dotted(name), "none", "none yet", False, "")
+        if isinstance(player, Refusal):
+            return row._replace(reason=player.reason)
+        return row._replace(player=kind(player), reason=self.stillness(*seat.tensors((name,))))
+
+    def stillness(self, p: Tensor) -> str:
+        if not p.requires_grad:
+            return "It is frozen: requires_grad is False."
+        return "It had no gradient in the last step." if self.last else "No step has moved it yet."
 
     def numbers(self) -> dict[str, float]:
         rows = self.rows()
         return {"parameters with feedback": sum(row.feedback for row in rows), "parameters": len(rows)}
 
 
-def before_a_step(seat: Seat, name: str, trains: bool) -> Row:
-    """What can be said of a parameter that no step has moved yet."""
-    player = seat.player(seat.names)
-    if isinstance(player, Refusal):
-        return Row(dotted(seat.path, name), "none", "none yet", False, player.reason)
-    reason = "no step has moved it yet" if trains else "frozen: requires_grad is False"
-    return Row(dotted(seat.path, name), kind(player), "none yet", False, reason)
+def rows_of(turn: Turn) -> Iterator[Row]:
+    player = "none" if turn.player is None else kind(turn.player)
+    for name in turn.names:
+        yield Row(turn.seat.dotted(name), player, kind(turn.metric), turn.feedback, turn.reason)
 
 
 def kind(x: object) -> str:
     """LinearPlayer → linear, EigenMetric → eigen."""
     name = type(x).__name__
     return name.removesuffix("Player").removesuffix("Metric").lower()
-
-
-def dotted(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name

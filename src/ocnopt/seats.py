@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+
 from torch import Tensor, nn
 
 from .core.capture import Slot
 from .players import Refusal, find
 from .players.base import ModulePlayer
+
+TIED = "Other modules share its {}, whose products therefore belong to no single stage."
 
 
 @dataclass(eq=False)
@@ -17,17 +19,20 @@ class Seat:
     """A module with the parameters it owns directly.
 
     path: its name in the model.  names: of all its parameters that the optimizer holds.
+    tied: those of them that other modules own as well.
     """
 
     path: str
     module: nn.Module
     names: tuple[str, ...]
+    tied: frozenset[str] = frozenset()
     players: dict[tuple[str, ...], ModulePlayer | Refusal] = field(default_factory=dict)
 
     def player(self, names: tuple[str, ...]) -> ModulePlayer | Refusal:
         """The player for those of its parameters that train in this step."""
         if names not in self.players:
-            self.players[names] = find(self.module, names)
+            tied = self.tied.intersection(names)
+            self.players[names] = Refusal(TIED.format(", ".join(sorted(tied)))) if tied else find(self.module, names)
         return self.players[names]
 
     def active(self) -> tuple[str, ...]:
@@ -36,6 +41,10 @@ class Seat:
 
     def tensors(self, names: tuple[str, ...]) -> list[Tensor]:
         return [getattr(self.module, name) for name in names]
+
+    def dotted(self, name: str) -> str:
+        """The parameter's name in the model."""
+        return f"{self.path}.{name}" if self.path else name
 
     def slot(self, batch_dim: int) -> Slot | None:
         """How its calls are captured; None where no player can use them."""
@@ -50,17 +59,14 @@ class Seat:
 def seats_of(model: nn.Module, held: set[int]) -> list[Seat]:
     """Every module that owns parameters whose ids are in ``held``, in the order of definition.
 
-    A parameter that several modules share stands at each of them, see ``shared``.
+    A parameter that several modules share sits at the first of them, so that it is moved once.
     """
-    seats = []
+    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    seats, seated = [], set[int]()
     for path, module in model.named_modules():
-        names = tuple(name for name, p in module.named_parameters(recurse=False) if id(p) in held)
-        if names:
-            seats.append(Seat(path, module, names))
+        own = {name: id(p) for name, p in module.named_parameters(recurse=False) if id(p) in held - seated}
+        seated.update(own.values())
+        if own:
+            tied = frozenset(name for name, key in own.items() if owners[key] > 1)
+            seats.append(Seat(path, module, tuple(own), tied))
     return seats
-
-
-def shared(seats: Iterable[Seat]) -> set[int]:
-    """Ids of parameters that more than one module owns, like a tied embedding."""
-    count = Counter(id(p) for seat in seats for p in seat.tensors(seat.names))
-    return {key for key, n in count.items() if n > 1}

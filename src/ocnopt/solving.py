@@ -10,10 +10,11 @@ import torch
 
 from .core.bellman import Problem, Saturation, backward_pass
 from .core.capture import Capture
-from .core.policy import Step, forward_pass, open_loop
+from .core.policy import Step, open_loop
+from .core.rollout import Rollout
 from .core.stage import Stage, minus
 from .core.terminal import Terminal
-from .core.value import OwnGains, Value
+from .core.value import Value
 from .curvature import Kronecker
 from .curvature.metrics import DiagonalMetric
 from .gathering import Boundary, Turn, boundary_of, stages_of
@@ -31,7 +32,7 @@ class Solver:
     method: Fixed | Searched
     value: Value
     terminal: Terminal
-    rollout: str
+    rollout: Rollout
     feedback: float
     samples: int | None
     saturation: float | None
@@ -77,7 +78,8 @@ class Solver:
         """Kronecker statistics and decompositions of one turn, when they are due."""
         state = turn.states[0]
         if turn.calls and curvature.statistics_due(step):
-            batch = sum(call.batch for call in turn.calls)
+            # A module called twice in a sweep sees the same samples twice.
+            batch = sum({call.sweep: call.batch for call in turn.calls}.values())
             curvature.observe(turn.player, turn.calls, batch, state, self.tally)  # type: ignore[arg-type]
         due = curvature.decomposition_due(step, offset) or curvature.stale(state, damping)
         if "A" in state and due:
@@ -122,10 +124,10 @@ class Solver:
         for stage in stages:
             stage.samples = samples
         problem = Problem(stages, self.value, C, self.method.pace(clock, lr), self.limits(boundary))
-        return forward_pass(problem, backward_pass(problem))
+        return self.rollout.steps(problem, backward_pass(problem))
 
     def limits(self, boundary: Boundary) -> Saturation:
-        return Saturation(self.saturation, boundary.coordinates)
+        return Saturation(self.saturation, boundary.coordinates, boundary.samples.weight)
 
     def settle(self, turn: Turn, step: Step | None) -> None:
         """The effective gradient and the step of one turn: the policy's, or the open loop's."""

@@ -143,9 +143,9 @@ class Searched:
         """(α₁, α₂) from the model, after the damping has learned from the slope along the last step."""
         b, R, overlap = directions(steps, self.previous)
         trust = Trust(clock["damping"], clock.get("overshoot", 0.0), clock.get("slope", 0.0))
-        trust.observe(float(b[1]), self.model)
+        trust.observe(float(b[1]), self.model, boundary.batch)
         quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, trust.damping)
-        alpha = quadratic.minimum()
+        alpha = quadratic.minimum(self.model.longest)
         record(clock, trust, quadratic, alpha)
         return float(alpha[0]), float(alpha[1])
 

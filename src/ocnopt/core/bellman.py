@@ -44,12 +44,14 @@ class Saturation:
     """Control limits on the feedback: the weights that V_x puts on the columns of a sample stay within a bound.
 
     With Y = v the sample enters with weight 1 + c_i, and a bound of one holds it in [0, 2]. For
-    more columns the length of c_i is held to ``bound`` times that of the coordinates of v_i in Y.
+    more columns the length of c_i is held to ``bound`` times that of the coordinates of v_i in Y. A sample
+    that stands for several of the batch counts as often, so its own weight is held as much tighter.
     ``hits`` counts weights that were held; ``negative`` those that would have turned a sample around.
     """
 
     bound: float | None = 1.0
     coordinates: Tensor | None = None
+    stands_for: Tensor | None = None
     hits: Tensor | int = 0
     negative: Tensor | int = 0
 
@@ -60,7 +62,8 @@ class Saturation:
         if self.bound is None:
             return c
         length = c.norm(dim=1, keepdim=True)
-        own = 1.0 if self.coordinates is None else self.coordinates.norm(dim=1, keepdim=True)
+        own = torch.ones_like(length) if self.coordinates is None else self.coordinates.norm(dim=1, keepdim=True)
+        own = own if self.stands_for is None else own / self.stands_for[:, None]
         factor = (self.bound * own / length.clamp(min=torch.finfo(c.dtype).tiny)).clamp(max=1.0)
         self.hits = self.hits + (factor < 1).sum()
         return c * factor

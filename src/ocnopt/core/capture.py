@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
 
+from .hooks import Hook, generator_states, remove, remove_inert
 from .losses import recognise
-from .trajectory import Call, Leaves, Sweep
+from .trajectory import Call, Leaves, Sweep, detached, moved_size
 
 
 class Mode(Enum):
@@ -50,8 +52,9 @@ class Slot:
 
 
 class Capture:
-    """Gathers calls between two steps; ``take`` hands them over and starts afresh.
+    """Gathers the calls of one step, until ``clear``.
 
+    calls: per module, those that a gradient has come back to.  sweeps: the forward sweeps that someone still needs.
     keep: how many samples of a batch to hold, None for all; with ``rows`` 0, keep 0 switches capture off.
     rows: how many rows (samples times positions) the statistics of this step want from every call.
     on_root: called with (sweep, edge of the root output) when the loss's gradient reaches the root output, before it
@@ -67,7 +70,9 @@ class Capture:
         self.rows = 0
         self.on_root: Callable[[Sweep, GradientEdge], None] | None = None
         self.enabled = True
+        self.entered = 0
         self.clear()
+        remove_inert(model)
         self.handles = [
             model.register_forward_pre_hook(Hook(self, Capture.enter), with_kwargs=True),
             model.register_forward_hook(Hook(self, Capture.leave), with_kwargs=True),
@@ -82,9 +87,20 @@ class Capture:
         """Forget the trajectory of this step."""
         self.calls: dict[nn.Module, list[Call]] = {}
         self.order: dict[nn.Module, int] = {}
-        self.sweeps: dict[int, Sweep] = {0: Sweep()}
-        self.sweep = 0
+        self.sweeps: weakref.WeakValueDictionary[int, Sweep] = weakref.WeakValueDictionary()
+        self.reached: dict[int, Sweep] = {}
+        self.roots = WeakIdKeyDictionary()
+        self.resume(0, Sweep())
         self.rng: Any = None
+
+    def resume(self, number: int, sweep: Sweep) -> None:
+        """Calls from now on belong to this sweep."""
+        self.sweep, self.current = number, sweep
+        self.sweeps[number] = sweep
+
+    def sweep_of(self, output: Tensor) -> Sweep:
+        """The sweep that an output of the model came from; for other tensors the last one."""
+        return self.sweeps[self.roots.get(output, self.sweep)]
 
     def remove(self) -> None:
         """Take all hooks off the model."""
@@ -111,8 +127,8 @@ class Capture:
             return
         inputs = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.dim() > self.batch_dim)
         first = next(inputs, None)
-        self.sweep += 1
-        self.sweeps[self.sweep] = Sweep(None if first is None else first.shape[self.batch_dim])
+        self.entered += 1
+        self.resume(self.entered, Sweep(None if first is None else first.shape[self.batch_dim]))
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A module that may draw random numbers is about to run."""
@@ -131,28 +147,35 @@ class Capture:
         call = Call(*detached(args, kwargs), tuple(x.shape for x in outputs), self.sweep, self.order[module])
         call.batch, call.rng = outputs[0].shape[self.slots[module].dim], self.rng
         for j, out in enumerate(outputs):
-            out.register_hook(Arrival(self, module, call, j))
+            out.register_hook(Arrival(self, module, self.current, call, j))
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """The sweep ends: watch for the gradient of the root output, which reveals the loss."""
         if not (self.listening and torch.is_grad_enabled()):
             return
-        sweep = self.sweeps[self.sweep]
         for x in tree_leaves(output):
-            if isinstance(x, Tensor) and x.requires_grad and x.dim() >= 2:
-                x.register_hook(RootArrival(self, sweep, x.detach(), x.output_nr))
+            if isinstance(x, Tensor) and x.requires_grad:
+                self.roots[x] = self.sweep
+                x.register_hook(RootArrival(self, self.sweep, self.current, x.detach(), x.output_nr))
 
-    def arrived(self, module: nn.Module, call: Call, j: int, gradient: Tensor) -> None:
+    def arrived(self, module: nn.Module, sweep: Sweep, call: Call, j: int, gradient: Tensor) -> None:
         """A gradient has come back to output j of a call."""
         # A pass with create_graph=True is a penalty or a divergence, not the loss's own.
         if self.mode is Mode.OFF or torch.is_grad_enabled():
             return
         slot = self.slots[module]
-        if not call.leaves and not call.columns and not call.draws:
-            self.calls.setdefault(module, []).append(self.trimmed(call, slot))
+        calls = self.calls.setdefault(module, [])
+        if call not in calls:
+            calls.append(self.trimmed(call, slot))
+            self.reached[call.sweep] = self.sweeps[call.sweep] = sweep
         leaves = self.leaves_of(call)
-        kept = self.kept(gradient.detach(), slot, call)
-        leaves[j] = kept if leaves[j] is None else leaves[j] + kept
+        before, kept = leaves[j], self.kept(gradient.detach(), slot, call)
+        leaves[j] = kept if before is None else before + kept
+
+    def drop_draws(self) -> None:
+        """Forget the draws: some calls have them and others cannot."""
+        for call in (call for calls in self.calls.values() for call in calls):
+            call.draws = []
 
     def leaves_of(self, call: Call) -> Leaves:
         """Where gradients of the present mode are kept."""
@@ -192,59 +215,18 @@ class Capture:
         return -(-self.rows // positions)
 
 
-def moved_size(size: torch.Size, dim: int) -> torch.Size:
-    """The shape after ``movedim(dim, 0)``."""
-    return torch.Size((size[dim], *size[:dim], *size[dim + 1 :])) if len(size) > dim else size
-
-
-def detached(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Inputs of a call cut off from the graph."""
-    return tree_map_only(Tensor, Tensor.detach, args), tree_map_only(Tensor, Tensor.detach, kwargs)
-
-
-def generator_states() -> dict[str, Tensor]:
-    """States of the default generators, by device type."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def remove(handles: list[Any]) -> None:
-    while handles:
-        handles.pop().remove()
-
-
-class Hook:
-    """A module hook that holds its capture weakly and is inert once copied or pickled."""
-
-    def __init__(self, capture: Capture | None = None, method: Callable[..., None] | None = None) -> None:
-        self.capture = (lambda: None) if capture is None else weakref.ref(capture)
-        self.method = method
-
-    def __call__(self, *args: Any) -> None:
-        capture = self.capture()
-        if capture is not None and self.method is not None:
-            self.method(capture, *args)
-
-    def __deepcopy__(self, memo: Any) -> Hook:
-        return Hook()
-
-    def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
-        return Hook, ()
-
-
 @dataclass(eq=False)
 class Arrival:
     """Tensor hook of one output of one call."""
 
     capture: Capture
     module: nn.Module
+    sweep: Sweep
     call: Call
     j: int
 
     def __call__(self, gradient: Tensor) -> None:
-        self.capture.arrived(self.module, self.call, self.j, gradient)
+        self.capture.arrived(self.module, self.sweep, self.call, self.j, gradient)
 
 
 @dataclass(eq=False)
@@ -256,6 +238,7 @@ class RootArrival:
     """
 
     capture: Capture
+    number: int
     sweep: Sweep
     h: Tensor
     output_nr: int
@@ -263,7 +246,10 @@ class RootArrival:
     def __call__(self, gradient: Tensor) -> None:
         if self.capture.mode is not Mode.LOSS or torch.is_grad_enabled():
             return
-        if self.sweep.seen is None and self.h.shape[0] == self.sweep.batch:
+        # What a reentrant checkpoint runs again on the way back is of this sweep, not of the last.
+        self.capture.resume(self.number, self.sweep)
+        self.capture.reached[self.number] = self.sweep
+        if self.sweep.seen is None and self.h.dim() > 1 and self.h.shape[0] == self.sweep.batch:
             self.sweep.seen = recognise(self.h, gradient)
             node = torch._C._current_autograd_node()
             if self.capture.on_root is not None and node is not None:

@@ -46,7 +46,7 @@ class SoftmaxCrossEntropy:
         """A column u = √s (p − e_y) with y drawn from p, shaped like the output: E[u uᵀ] = H."""
         p = self.p.movedim(1, -1)
         y = torch.multinomial(p.reshape(-1, p.shape[-1]).cpu(), 1, generator=generator).to(p.device)
-        e_y = torch.zeros_like(p).view(-1, p.shape[-1]).scatter_(1, y, 1.0).view_as(p).movedim(-1, 1)
+        e_y = p.new_zeros(len(y), p.shape[-1]).scatter_(1, y, 1.0).view(p.shape).movedim(-1, 1)
         return (self.s.sqrt() * (self.p - e_y if self.logits else -e_y)).to(self.dtype)
 
 

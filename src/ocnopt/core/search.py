@@ -14,7 +14,9 @@ and 7), with the true-vs-rest or Gauss-Newton core in place of a second pass ove
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -31,41 +33,39 @@ class Quadratic:
         """The predicted change of the loss."""
         return self.b @ alpha + 0.5 * alpha @ self.H @ alpha
 
-    def minimum(self) -> Tensor:
-        """argmin over 0 ≤ α ≤ 1, (m,) for m ≤ 2: the best of the faces' own minima that lie in the box.
+    def minimum(self, upper: tuple[float, ...]) -> Tensor:
+        """argmin over 0 ≤ α ≤ upper, (m,) for m ≤ 2: the best of the faces' own minima that lie in the box.
 
-        A direction of zero length gets the coefficient zero.
+        A direction of zero length gets the coefficient zero. In plain numbers: two directions are too few
+        for tensors to pay.
         """
-        candidates = torch.stack([*self.corners(), *self.edges(), *self.interior()])
-        inside = ((candidates >= 0) & (candidates <= 1)).all(1) & candidates.isfinite().all(1)
-        safe = torch.where(inside[:, None], candidates, 0.0)
-        values = safe @ self.b + 0.5 * torch.einsum("ci,ij,cj->c", safe, self.H, safe)
-        return safe[values.argmin()]
+        b, H = self.b.tolist(), self.H.tolist()
+        candidates = [*product(*((0.0, top) for top in upper)), *edges(b, H, upper), *interior(b, H)]
+        inside = [a for a in candidates if all(0.0 <= x <= top for x, top in zip(a, upper, strict=True))]
+        return self.b.new_tensor(min(inside, key=lambda a: change(b, H, a)))
 
-    def corners(self) -> list[Tensor]:
-        m = len(self.b)
-        grid = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * m).view(-1, m)
-        return list(grid.to(self.b))
 
-    def edges(self) -> list[Tensor]:
-        """Minima with one coefficient free and the other at a bound."""
-        m = len(self.b)
-        out = []
-        for free in range(m):
-            for fixed in self.corners():
-                alpha = fixed.clone()
-                alpha[free] = 0.0
-                alpha[free] = -(self.b[free] + self.H[free] @ alpha) / self.H[free, free]
-                out.append(alpha)
-        return out
+def change(b: list[float], H: list[list[float]], alpha: tuple[float, ...]) -> float:
+    """b·α + ½ αᵀ H α."""
+    slope = sum(x * a for x, a in zip(b, alpha, strict=True))
+    return slope + 0.5 * sum(alpha[i] * H[i][j] * alpha[j] for i in range(len(b)) for j in range(len(b)))
 
-    def interior(self) -> list[Tensor]:
-        """The unconstrained minimum of two coefficients, by Cramer's rule: a singular H gives no finite candidate."""
-        if len(self.b) == 1:
-            return []
-        (p, q), (_, s) = self.H
-        top, bottom = -self.b
-        return [torch.stack([top * s - bottom * q, p * bottom - q * top]) / (p * s - q * q)]
+
+def edges(b: list[float], H: list[list[float]], upper: tuple[float, ...]) -> Iterator[tuple[float, ...]]:
+    """Minima with one coefficient free and the other, if there is one, at a bound."""
+    for free in range(len(b)):
+        if H[free][free] <= 0:
+            continue
+        for bound in product(*((0.0, top) for k, top in enumerate(upper) if k != free)):
+            pull = sum(H[free][1 - free] * x for x in bound)
+            at = -(b[free] + pull) / H[free][free]
+            yield (*bound[:free], at, *bound[free:])
+
+
+def interior(b: list[float], H: list[list[float]]) -> Iterator[tuple[float, ...]]:
+    """The unconstrained minimum of two coefficients, by Cramer's rule; none where H is singular."""
+    if len(b) == 2 and (det := H[0][0] * H[1][1] - H[0][1] ** 2) > 0:
+        yield (b[1] * H[0][1] - b[0] * H[1][1]) / det, (b[0] * H[0][1] - b[1] * H[0][0]) / det
 
 
 def bellman_quadratic(b: Tensor, R: Tensor, C: Tensor, overlap: Tensor, damping: float) -> Quadratic:
@@ -82,13 +82,18 @@ def bellman_quadratic(b: Tensor, R: Tensor, C: Tensor, overlap: Tensor, damping:
 class Model:
     """Options of search="model".
 
-    damping: where λ ends up when all goes well.  start: λ of the first step (the careful start).
+    longest: upper bounds of the step length and of the heavy-ball coefficient.
+    damping: where λ ends up when all goes well; None for ``noise``/B with a batch of B samples: along
+        directions of little curvature a step is the noise of the gradient over λ, and that noise is as 1/B.
+    start: λ of the first step (the careful start).
     decay: factor on λ after a good step.  growth: factor after a step that went too far.
     overshoot: the running overshoot (see ``Trust``) above which λ grows.
     memory: averaging coefficient of the overshoot.
     """
 
-    damping: float = 1e-4
+    longest: tuple[float, float] = (1.0, 1.0)
+    damping: float | None = None
+    noise: float = 0.2
     start: float = 1.0
     decay: float = 0.85
     growth: float = 1.5
@@ -96,7 +101,7 @@ class Model:
     memory: float = 0.9
 
     def __post_init__(self) -> None:
-        for name in ("damping", "start"):
+        for name in ("noise", "start", *(["damping"] if self.damping is not None else [])):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"Model({name}={value}) must be a positive number.")
@@ -105,22 +110,25 @@ class Model:
         if not 0 <= self.memory < 1:
             raise ValueError(f"Model(memory={self.memory}) must lie in [0, 1).")
 
+    def floor(self, batch: int) -> float:
+        """The smallest λ for batches of so many samples."""
+        return self.noise / batch if self.damping is None else self.damping
+
 
 @dataclass
 class Trust:
     """How far the quadratic is trusted, learned without an extra pass.
 
-    The slope along the step just taken, measured on the next batch, which that step has not seen:
-    a step to the minimum of the true objective leaves none, one that went too far leaves a positive
-    one. overshoot averages slope after / |slope before|; λ decays while it is small and grows while
-    it is large.
+    The slope along the step just taken, measured on the next batch, which that step has not seen: a step
+    to the minimum of the true objective leaves none, one that went too far leaves a positive one.
+    overshoot averages slope after / |slope before|; λ decays while it is small and grows while it is large.
     """
 
     damping: float
     overshoot: float = 0.0
     slope: float = 0.0
 
-    def observe(self, slope_after: float, model: Model) -> None:
+    def observe(self, slope_after: float, model: Model, batch: int) -> None:
         """Adapt λ from ⟨p.grad on the new batch, last step⟩."""
         if self.slope < 0 and math.isfinite(slope_after):
             ratio = max(-3.0, min(3.0, slope_after / -self.slope))
@@ -128,4 +136,4 @@ class Trust:
         if self.overshoot > model.overshoot:
             self.damping = min(self.damping * model.growth, model.start)
         else:
-            self.damping = max(self.damping * model.decay, model.damping)
+            self.damping = max(self.damping * model.decay, model.floor(batch))

@@ -119,3 +119,13 @@ def joined(leaves: Leaves, sizes: tuple[torch.Size, ...], like: Tensor | None = 
 def _rows(leaf: Tensor, batch: int) -> Tensor:
     """(B, n). The last states of a GRU, (layers, B, n), keep the batch second."""
     return leaf.movedim(leaf.shape.index(batch), 0).reshape(batch, -1)
+
+
+def moved_size(size: torch.Size, dim: int) -> torch.Size:
+    """The shape after ``movedim(dim, 0)``."""
+    return torch.Size((size[dim], *size[:dim], *size[dim + 1 :])) if len(size) > dim else size
+
+
+def detached(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Inputs of a call cut off from the graph."""
+    return tree_map_only(Tensor, Tensor.detach, args), tree_map_only(Tensor, Tensor.detach, kwargs)

@@ -49,8 +49,9 @@ class Value(Protocol):
 class PerSample:
     """C (N, r, r): one block for each sample.
 
-    A metric that holds the layer's own Gauss-Newton block already paid for the sample's own
-    response, so there the plain form of the recursion applies and C passes unchanged.
+    A metric that holds the layer's own Gauss-Newton block already paid for the sample's own response, so
+    there the plain form of the recursion applies and C passes unchanged. (Shrinking it there too is nearer to
+    the dense solution at a unit step, but costs the Gram matrix of every layer and measured no better.)
     """
 
     def start(self, C: Tensor, samples: Samples) -> tuple[Tensor, Samples]:

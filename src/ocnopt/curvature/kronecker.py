@@ -12,12 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ..core.protocols import MatrixPlayer
+from ..core.stage import Metric
 from ..core.trajectory import Call
 from ..linalg.symmetric import DecompositionError, Tally, add_diagonal, cholesky, eigh, mean_diagonal
 from .diagonal import Adam, Diagonal, State, require_fraction, require_positive
@@ -35,18 +34,18 @@ class Kronecker:
     averaging: coefficient of the running averages of A, B and S.
     statistics_every, decompose_every: periods in steps; both are due on every one of the first steps.
     rows: about how many rows (samples times positions) each update of the factors uses.
-    max_factor: a side larger than this keeps the coordinate basis (EKFAC) or its diagonal (KFAC).
+    max_factor: a side larger than this keeps only the diagonal of its factor.
     fisher: "sampled" draws labels from the model where the loss allows it, with one more backward
         pass on the steps that gather statistics; "given" takes the loss's own gradients.
     companion: the diagonal for everything without a Kronecker form; companion_lr: its rate at lr = 1.
     """
 
     damping: float = 1e-2
-    averaging: float = 0.95
+    averaging: float = 0.98
     statistics_every: int = 10
     decompose_every: int = 50
     rows: int = 2048
-    max_factor: int = 1024
+    max_factor: int = 4096
     fisher: str = "sampled"
     companion: Diagonal = field(default_factory=Adam)
     companion_lr: float = 2e-3
@@ -97,7 +96,7 @@ class Kronecker:
         """Whether the state holds what ``metric`` needs."""
         raise NotImplementedError
 
-    def metric(self, player: MatrixPlayer, state: State, damping: float, scale: float) -> Any:
+    def metric(self, player: MatrixPlayer, state: State, damping: float, scale: float) -> Metric:
         raise NotImplementedError
 
 
@@ -125,47 +124,59 @@ class KFAC(Kronecker):
     def ready(self, state: State) -> bool:
         return "inverse_A" in state
 
-    def metric(self, player: MatrixPlayer, state: State, damping: float, scale: float) -> KroneckerMetric:
+    def metric(self, player: MatrixPlayer, state: State, damping: float, scale: float) -> Metric:
         return KroneckerMetric(player, state["inverse_A"], state["inverse_B"], scale)
 
 
 @dataclass(frozen=True)
-class EKFAC(Kronecker):
-    """M = U (S + λ) Uᵀ: an amortised eigenbasis, and second moments of the gradients in it, kept up to date."""
+class EKFAC(KFAC):
+    """M = U (S + λ) Uᵀ: an amortised eigenbasis, and second moments of the gradients in it, kept up to date.
+
+    whole: an input side larger than this is served by KFAC's inverses, since a rotation costs twice
+        their product and a basis ten times an inverse.
+    """
+
+    whole: int = 1024
+
+    def diagonalised(self, state: State) -> bool:
+        """Whether the player has an eigenbasis of its own rather than KFAC's inverses."""
+        return state["A"].dim() == 3 and state["A"].shape[-1] <= self.whole
 
     def correct(self, parts: Sequence[Evidence], state: State, keep: float) -> None:
         if "S" in state:
-            S = squared_products(parts, state.get("U_A"), state.get("U_B"))
-            average(state, "S", S, keep)
+            average(state, "S", squared_products(parts, state["U_A"], state.get("U_B")), keep)
 
     def renew(self, state: State, damping: float, tally: Tally) -> None:
         """Diagonalise the factors and carry S over into the new basis; on failure the old basis stays."""
+        if not self.diagonalised(state):
+            return super().renew(state, damping, tally)
         try:
-            (s_A, U_A), (s_B, U_B) = (self.basis(state[name], tally) for name in ("A", "B"))
+            (s_A, U_A), (s_B, U_B) = eigh(state["A"], tally), self.basis(state["B"], tally)
         except DecompositionError:
             tally["decomposition failed"] += 1
-            return
-        if "S" not in state:
-            state["S"] = s_B[..., :, None] * s_A[..., None, :]
+            return None
+        if "S" in state:
+            state["S"] = carried(state["S"], turn(U_A, state["U_A"]), turn(U_B, state.get("U_B")))
         else:
-            state["S"] = carried(state["S"], turn(U_A, state.get("U_A")), turn(U_B, state.get("U_B")))
-        for name, U in (("U_A", U_A), ("U_B", U_B)):
-            if U is not None:
-                state[name] = U
+            state["S"] = s_B[..., :, None] * s_A[..., None, :]
+        state.update({name: U for name, U in (("U_A", U_A), ("U_B", U_B)) if U is not None})
+        return None
 
-    def basis(self, A: Tensor, tally: Tally) -> tuple[Tensor, Tensor | None]:
+    def basis(self, B: Tensor, tally: Tally) -> tuple[Tensor, Tensor | None]:
         """Eigenvalues and eigenvectors, or the diagonal and None for a factor that is too large."""
-        return eigh(A, tally) if A.dim() == 3 else (A, None)
+        return eigh(B, tally) if B.dim() == 3 else (B, None)
 
     def stale(self, state: State, damping: float) -> bool:
-        """λ enters with every solve, so the basis never goes stale by it."""
-        return "S" not in state
+        """λ enters with every solve in an eigenbasis, so that never goes stale by it."""
+        return "S" not in state if self.diagonalised(state) else super().stale(state, damping)
 
     def ready(self, state: State) -> bool:
-        return "S" in state
+        return "S" in state or super().ready(state)
 
-    def metric(self, player: MatrixPlayer, state: State, damping: float, scale: float) -> EigenMetric:
-        return EigenMetric(player, state.get("U_A"), state.get("U_B"), state["S"], damping, scale)
+    def metric(self, player: MatrixPlayer, state: State, damping: float, scale: float) -> Metric:
+        if "S" not in state:
+            return super().metric(player, state, damping, scale)
+        return EigenMetric(player, state["U_A"], state.get("U_B"), state["S"], damping, scale)
 
 
 def average(state: State, name: str, new: Tensor, keep: float) -> None:

@@ -31,7 +31,7 @@ class DiagonalMetric:
         return tuple(x * inverse.to(x).sqrt() for x, inverse in zip(d, self.inverses(), strict=True))
 
     def inverses(self) -> Params:
-        return tuple(torch.as_tensor(s / m) for m, s in zip(self.m, self.scale, strict=True))
+        return tuple(doubled(s / m) for m, s in zip(self.m, self.scale, strict=True))
 
     def rotate_rows(self, player: MatrixPlayer, Z: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         full = (x.to(p).expand_as(p) for x, p in zip(self.inverses(), player.parameters, strict=True))
@@ -95,6 +95,11 @@ class EigenMetric:
         Z = Z if self.U_A is None else Z.to(self.S.dtype) @ self.U_A[:, None]
         U = U if self.U_B is None else U.to(self.S.dtype) @ self.U_B[:, None]
         return Z, U, self.D
+
+
+def doubled(x: Tensor | float) -> Tensor:
+    """A number as a tensor that loses none of its digits."""
+    return x if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64)
 
 
 def root(inverse: Tensor) -> Tensor:

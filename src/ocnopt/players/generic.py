@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ocnopt.core.protocols import Params
+from ocnopt.core.recompute import Bare, attributes_kept, replayed
 from ocnopt.core.trajectory import Call, Leaves, joined
 
 from .base import ModulePlayer
@@ -31,7 +31,7 @@ class GenericPlayer(ModulePlayer):
 
     def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__(module, names)
-        self._bare = _Bare(module)
+        self._bare = Bare(module)
 
     def tangent(self, call: Call, d: Params) -> Tensor:
         """By the first way the module's operations allow: each later one asks less of them and costs more."""
@@ -103,18 +103,6 @@ class GenericPlayer(ModulePlayer):
         return {name: tensor.detach().clone() for name, tensor in tensors if name not in self.names}
 
 
-class _Bare(nn.Module):
-    """A module without its hooks: the arguments of a call were recorded behind its pre-hooks,
-    and a recomputation must not be captured as a call of its own."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.module.forward(*args, **kwargs)
-
-
 def gradients(h: Tensor, θ: Params, u: Tensor, **options: bool) -> Params:
     """f_θᵀ u, zeros for parameters that this call did not use."""
     if not h.requires_grad:
@@ -147,37 +135,3 @@ def recorded(output: Any, sizes: tuple[torch.Size, ...]) -> Leaves:
 def length(tensors: Params) -> Tensor:
     """Euclidean length of all numbers together, held off zero."""
     return torch.stack([t.norm() for t in tensors]).norm().clamp(min=1e-12)
-
-
-@contextlib.contextmanager
-def replayed(rng: dict[str, Tensor] | None) -> Iterator[None]:
-    """Generators in the states of ``rng``, by device ("cpu", "cuda", "cuda:1"), and afterwards as they were before."""
-    states = rng or {"cpu": torch.get_rng_state()}
-    before = {device: generator(device)[0]() for device in states}
-    try:
-        for device, state in states.items():
-            generator(device)[1](state)
-        yield
-    finally:
-        for device, state in before.items():
-            generator(device)[1](state)
-
-
-def generator(device: str) -> tuple[Any, Any]:
-    """The functions that read and write the state of a device's default generator."""
-    if device == "cpu":
-        return torch.get_rng_state, torch.set_rng_state
-    backend = torch.get_device_module(device)
-    return partial(backend.get_rng_state, device), partial(backend.set_rng_state, device=device)
-
-
-@contextlib.contextmanager
-def attributes_kept(module: nn.Module) -> Iterator[None]:
-    """What a forward call assigns on its module ends here: else nn.GRU keeps flat weights of a dead graph."""
-    before = [(part, dict(vars(part))) for part in module.modules()]
-    try:
-        yield
-    finally:
-        for part, attributes in before:
-            vars(part).clear()
-            vars(part).update(attributes)

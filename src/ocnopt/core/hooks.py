@@ -1,0 +1,57 @@
+"""Module hooks that keep nothing alive, and what they need to know of the world around a call."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def remove(handles: list[Any]) -> None:
+    while handles:
+        handles.pop().remove()
+
+
+class Hook:
+    """A module hook that holds its owner, a ``Capture`` or the like, weakly and is inert once copied or pickled."""
+
+    def __init__(self, capture: Any = None, method: Callable[..., None] | None = None) -> None:
+        self.capture = (lambda: None) if capture is None else weakref.ref(capture)
+        self.method = method
+
+    def __call__(self, *args: Any) -> None:
+        capture = self.capture()
+        if capture is not None and self.method is not None:
+            self.method(capture, *args)
+
+    def __deepcopy__(self, memo: Any) -> Hook:
+        return Hook()
+
+    def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
+        return Hook, ()
+
+    @property
+    def inert(self) -> bool:
+        """Whether nobody listens any more."""
+        return self.capture() is None
+
+
+def remove_inert(model: nn.Module) -> None:
+    """Take off the hooks that a copied or unpickled model has kept of its former life."""
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if isinstance(hook, Hook) and hook.inert]:
+                del hooks[key]
+                for kept in (module._forward_hooks_with_kwargs, module._forward_pre_hooks_with_kwargs):
+                    kept.pop(key, None)
+
+
+def generator_states() -> dict[str, Tensor]:
+    """States of the default generators, by device type."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states

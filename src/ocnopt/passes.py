@@ -1,0 +1,70 @@
+"""Extra backward passes through the model's graph: columns of the terminal factor, and gradients at drawn labels."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+
+from .core.capture import Capture, Mode
+from .core.terminal import Factor
+from .linalg.symmetric import Tally
+from .seats import Seat
+
+REENTRANT = "use_reentrant=True"
+"""Words by which torch's refusal of passes for some inputs only is known."""
+
+
+def smallest(seats: Sequence[Seat], captured: Container[nn.Module]) -> list[Tensor]:
+    """One small parameter of every captured module: asking for them alone sends a cotangent past all players."""
+    held = ((seat, [p for p in seat.tensors(seat.names) if p.requires_grad]) for seat in seats)
+    return [min(params, key=Tensor.numel) for seat, params in held if params and seat.module in captured]
+
+
+def send_columns(capture: Capture, factor: Factor, output: Tensor, targets: Sequence[Tensor]) -> None:
+    """Pull the columns of the terminal factor back through the graph. ValueError where the graph does not allow it."""
+    sweep = capture.sweep_of(output)
+    for j, column in enumerate(factor.columns):
+        capture.column = j
+        with capture.during(Mode.COLUMN):
+            if not sent(output, targets, column):
+                raise ValueError(
+                    "A terminal factor of rank above one cannot pass a checkpoint(..., use_reentrant=True); "
+                    "checkpoint with use_reentrant=False, or choose terminal='true-vs-rest'."
+                )
+    sweep.core, sweep.coordinates, sweep.rank = factor.core, factor.coordinates, len(factor.columns)
+
+
+def send_draw(capture: Capture, u: Tensor, output: GradientEdge, targets: Sequence[Tensor], tally: Tally) -> None:
+    """Send a cotangent at drawn labels down the graph; where that is not allowed the loss's own serves, counted."""
+    with capture.during(Mode.DRAW):
+        if not sent(output, targets, u):
+            tally["draws refused by a checkpoint"] += 1
+            capture.drop_draws()
+
+
+def sent(output: Tensor | GradientEdge, targets: Sequence[Tensor], u: Tensor) -> bool:
+    """One more backward pass that leaves the graph as it is; False where a reentrant checkpoint refuses it."""
+    try:
+        torch.autograd.grad(output, list(targets), u, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        if REENTRANT in str(error):
+            return False
+        raise
+    return True
+
+
+def require_graph(capture: Capture, loss: Tensor, output: Tensor) -> None:
+    """Raise ValueError unless the loss is one number that was computed from the output."""
+    if loss.numel() != 1:
+        raise ValueError(f"The loss has shape {tuple(loss.shape)}; backward needs one number, like loss.mean().")
+    if not output.requires_grad:
+        raise ValueError("The output has no graph: pass the tensor the loss was computed from, not a detached copy.")
+    if not loss.requires_grad:
+        raise ValueError("The loss has no graph: compute it from the output with gradients enabled, undetached.")
+    with capture.during(Mode.OFF):
+        (v,) = torch.autograd.grad(loss, output, retain_graph=True, allow_unused=True)
+    if v is None:
+        raise ValueError("The loss was not computed from this output: pass the tensor that the criterion received.")

@@ -1,0 +1,87 @@
+"""What torch asks of an optimizer: parameter groups, and a state that can be saved, loaded, copied and pickled."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .core.capture import Capture
+from .options import require_sound
+
+
+class Stateful(torch.optim.Optimizer):
+    """A torch optimizer that hooks a model.
+
+    A subclass names in ``OPTIONS`` the attributes that make up a copy of itself, and finds its way into
+    the model by ``attach``.
+    """
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ("model",)
+    model: nn.Module
+    capture: Capture
+
+    def attach(self) -> None:
+        """Hook the model for the parameters there are now."""
+        raise NotImplementedError
+
+    def remove_hooks(self) -> None:
+        raise NotImplementedError
+
+    def plan(self) -> None:
+        """Tell the capture what the coming step wants."""
+        raise NotImplementedError
+
+    @property
+    def clock(self) -> dict[str, Any]:
+        """What the step counter and the search remember: plain numbers that travel in the first parameter group."""
+        return self.param_groups[0].setdefault("clock", {})
+
+    def groups(self) -> dict[int, dict[str, Any]]:
+        """The group of every parameter, by its id."""
+        return {id(p): group for group in self.param_groups for p in group["params"]}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch; parameters added later get their hooks at once."""
+        if isinstance(param_group, dict):
+            require_sound({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+        foreign = len(set(self.groups()) - {id(p) for p in self.model.parameters()})
+        if foreign:
+            del self.param_groups[-1]
+            raise ValueError(
+                f"{foreign} of the parameters do not belong to the model; pass the module that holds them."
+            )
+        self.clock  # noqa: B018, a state_dict before the first step has one already
+        if hasattr(self, "capture"):
+            self.attach_again()
+
+    def attach_again(self) -> None:
+        """Hook the model for the parameters there are now, in the mode it was in."""
+        enabled, hooked = self.capture.enabled, bool(self.capture.handles)
+        self.remove_hooks()
+        self.attach()
+        self.capture.enabled = enabled
+        if not hooked:
+            self.remove_hooks()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch, but every tensor keeps the dtype it was saved with: factors stay float32 under bfloat16."""
+        super().load_state_dict(state_dict)
+        saved = [key for group in state_dict["param_groups"] for key in group["params"]]
+        mine = [p for group in self.param_groups for p in group["params"]]
+        for key, p in zip(saved, mine, strict=True):
+            for name, value in state_dict["state"].get(key, {}).items():
+                if isinstance(value, Tensor):
+                    self.state[p][name] = value.detach().to(p.device, copy=True)
+        self.plan()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The options and what torch keeps: hooks, and the ``step`` that a scheduler has patched, stay behind."""
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in self.OPTIONS}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if not hasattr(self, "capture"):
+            self.attach()

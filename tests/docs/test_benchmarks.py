@@ -1,0 +1,95 @@
+"""The scripts behind the benchmark page: resumable runs, verdicts from the numbers, text between markers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import profile_page
+import pytest
+from pages import insert
+from rich.console import Console
+from runner import Estimate, Run
+from tables import Result, page, verdict
+from three_epochs import ThreeEpochs
+
+from ocnopt_lab.errors import LabError
+
+ENVIRONMENT = {"cpu": "x", "cores": 2, "threads": 1, "system": "Linux-6", "python": "3", "torch": "2", "ocnopt": "0"}
+
+
+def result(method: str, seed: int, loss: float, accuracy: float) -> Result:
+    return Result("p", method, seed, loss, accuracy, 1.0, 0.01, math.isinf(loss), ENVIRONMENT)
+
+
+def results(ours: list[tuple[float, float]], *rivals: list[tuple[float, float]]) -> list[Result]:
+    named = {"ocnopt": ours, **{f"adam-{j}": rival for j, rival in enumerate(rivals)}}
+    return [result(name, seed, *run) for name, runs in named.items() for seed, run in enumerate(runs)]
+
+
+def test_verdict_compares_medians_with_the_best_of_each_kind() -> None:
+    """The lowest loss and the highest accuracy may come from different rates."""
+    found = verdict(results([(0.3, 0.9)] * 3, [(0.4, 0.8)] * 3, [(0.5, 0.95)] * 3), "p", 3)
+    assert found is not None and found.loss_below and not found.accuracy_not_worse
+    assert (found.rival, found.rival_loss, found.rival_accuracy) == ("adam-0", 0.4, 0.95)
+
+
+def test_a_diverged_run_counts_as_failure() -> None:
+    runs = results([(0.3, 0.9), (math.inf, 0.1), (math.inf, 0.1)], [(0.4, 0.8)] * 3)
+    found = verdict(runs, "p", 3)
+    assert found is not None and not found.loss_below
+    assert "∞" in page(runs, 3, "command", 1) and "**not below**" in page(runs, 3, "command", 1)
+
+
+def test_no_verdict_before_all_runs_are_there() -> None:
+    assert verdict(results([(0.3, 0.9)] * 2, [(0.4, 0.8)] * 3), "p", 3) is None
+
+
+def test_text_between_markers_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "page.md"
+    file.write_text("before\n<!-- begin:x -->\nold\n<!-- end:x -->\nafter\n")
+    insert(file, "x", "new")
+    once = file.read_text()
+    insert(file, "x", "new")
+    assert file.read_text() == once == "before\n<!-- begin:x -->\n\nnew\n\n<!-- end:x -->\nafter\n"
+    with pytest.raises(LabError, match="must hold"):
+        insert(file, "y", "new")
+
+
+def test_profile_is_put_into_the_page_without_its_title(tmp_path: Path) -> None:
+    (tmp_path / "profile.md").write_text("# a: time\n\n| x |\n")
+    assert profile_page.ProfilePage(tmp_path).text() == "**a: time**\n\n| x |"
+
+
+def test_all_methods_of_a_seed_come_before_the_next_seed() -> None:
+    plan = ThreeEpochs(("wine-fcn", "digits-fcn"), (0, 1), (1e-2,)).plan()
+    assert [run.seed for run in plan] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert [run.method for run in plan] == ["ocnopt", "adam-0.01"] * 4
+
+
+def test_runs_are_done_once(apart: Path) -> None:
+    (apart / "page.md").write_text("<!-- begin:three-epochs -->\n<!-- end:three-epochs -->\n")
+    bench = ThreeEpochs(("wine-fcn",), (0,), (1e-2,), epochs=1, jobs=2, out=Path("r"), write=Path("page.md"))
+    assert bench.run(Console(quiet=True)) == 0
+    assert "Medians over 1 seed" in (apart / "page.md").read_text()
+    times = {path: path.stat().st_mtime_ns for path in Path("r").glob("*/summary.json")}
+    assert len(times) == 2 and bench.run(Console(quiet=True)) == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert len(json.loads(Path("r/results.json").read_text())["runs"]) == 2
+    with pytest.raises(LabError, match="other --epochs"):
+        ThreeEpochs(("wine-fcn",), (0,), (1e-2,), epochs=2, out=Path("r")).run(Console(quiet=True))
+
+
+def test_the_command_names_what_decides_numbers_only() -> None:
+    bench = ThreeEpochs(("wine-fcn",), seeds=(4,), out=Path("elsewhere"), data_dir=Path("data"))
+    assert bench.command() == "python benchmarks/three_epochs.py --problems wine-fcn --seeds 4"
+
+
+def test_time_left_uses_the_nearest_run_that_is_known() -> None:
+    one, two = (Run("p", method, 0, Path("nowhere"), ()) for method in ("ocnopt", "adam-1"))
+    estimate = Estimate(epochs=3, jobs=2)
+    assert estimate.left([one], {}) is None
+    estimate.finished(one, 30.0)
+    estimate.finished(two, 10.0)
+    assert estimate.left([one, two], {}) == 20.0

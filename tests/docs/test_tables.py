@@ -1,0 +1,141 @@
+"""The tables of the pages say what the code does: names, options, defaults, messages, counts."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_parts import ROOT, Table, code, tables
+
+from ocnopt import OCNOpt, curvature
+from ocnopt.core import search, terminal
+from ocnopt.options import ROLLOUTS, SEARCHES, TERMINALS, VALUES
+from ocnopt_lab.runs import folder
+
+OPTIONS, TROUBLE, RUNS = (ROOT / "docs" / name for name in ("options.md", "troubleshooting.md", "runs.md"))
+CLASSES = {
+    **{kind.__name__: kind for kind in curvature.TABLE.values()},
+    **{kind.__name__: kind for kind in (terminal.Auto, terminal.Gradient, terminal.Fisher, search.Model)},
+}
+NAMES = {
+    "curvature": curvature.TABLE,
+    "terminal": TERMINALS,
+    "value": VALUES,
+    "rollout": ROLLOUTS,
+    "search": SEARCHES,
+}
+
+
+def under(page: Path, heading: str) -> Table:
+    (table,) = (table for table in tables(page) if table.heading == heading)
+    return table
+
+
+def written(table: Table) -> dict[str, Any]:
+    """Option → default as the page has them."""
+    defaults = {}
+    for name, default, *_ in table.rows:
+        text = default.strip("`")
+        defaults[code(name)[0]] = MISSING if text == "required" else eval(text, vars(curvature).copy())
+    return defaults
+
+
+def coded(kind: type) -> dict[str, Any]:
+    """Option → default of a dataclass."""
+    pairs = ((f.name, f.default if f.default_factory is MISSING else f.default_factory()) for f in fields(kind))
+    return dict(pairs)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_options_and_defaults_are_those_of_the_class(name: str) -> None:
+    assert written(under(OPTIONS, name)) == coded(CLASSES[name])
+
+
+def test_arguments_and_defaults_are_those_of_the_optimizer() -> None:
+    parameters = list(inspect.signature(OCNOpt.__init__).parameters.values())[1:]
+    found = {p.name: MISSING if p.default is p.empty else p.default for p in parameters}
+    assert written(under(OPTIONS, "OCNOpt")) == found
+
+
+@pytest.mark.parametrize("axis", NAMES)
+def test_names_are_those_that_are_accepted(axis: str) -> None:
+    found = {code(row[0])[0]: row[1].strip("`") for row in under(OPTIONS, axis).rows}
+    kinds = {name: make() if axis == "search" else make for name, make in NAMES[axis].items()}
+    known = {name: type(x).__name__ if axis == "search" else x.__name__ for name, x in kinds.items()}
+    assert found == {name: "none" if kind == "NoneType" else kind for name, kind in known.items()}
+
+
+def test_rates_are_those_of_the_curvatures() -> None:
+    found = {code(row[0])[0]: float(row[2].strip("`")) for row in under(OPTIONS, "curvature").rows}
+    assert found == {name: kind.default_lr for name, kind in curvature.TABLE.items()}
+    assert f"step, {OCNOpt.MODEL_LR} if left out" in next(r[2] for r in under(OPTIONS, "OCNOpt").rows if r[0] == "`lr`")
+
+
+def texts(root: str) -> Iterator[str]:
+    """All strings of a package, with … for what is filled in."""
+    for file in (ROOT / "src" / root).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_messages_are_those_of_the_code() -> None:
+    """A message on the page stands in the code, word for word, up to where the page ends it with …"""
+    known = [*texts("ocnopt"), *texts("ocnopt_lab")]
+    for table in tables(TROUBLE):
+        if table.header[0] == "message":
+            for row in table.rows:
+                message = code(row[0])[0].rstrip("…. ")
+                assert any(text.startswith(message) for text in known), f"No message begins with {message!r}."
+
+
+def raised() -> Iterator[str]:
+    """The messages of all ValueError, TypeError and RuntimeError that the library raises as literals."""
+    for file in (ROOT / "src" / "ocnopt").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                argument = node.exc.args[0]
+                name = ast.unparse(node.exc.func)
+                if name in ("ValueError", "TypeError") and isinstance(argument, ast.JoinedStr | ast.Constant):
+                    yield next(iter_text(argument))
+
+
+def iter_text(node: ast.expr) -> Iterator[str]:
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
+
+
+# Not for users: an invariant of the engine.
+INTERNAL = {"No gradient arrived at any output of this call."}
+
+
+def test_every_message_is_on_the_page() -> None:
+    listed = [code(row[0])[0].rstrip("…. ") for t in tables(TROUBLE) if t.header[0] == "message" for row in t.rows]
+    missing = [text for text in raised() if not any(text.startswith(start) for start in listed)]
+    assert set(missing) <= INTERNAL
+
+
+def test_counts_are_those_of_the_code() -> None:
+    """Every name that the library counts under, and no other."""
+    listed = {name for t in tables(TROUBLE) if t.header[0] == "count" for row in t.rows for name in code(row[0])}
+    source = "\n".join(file.read_text() for file in (ROOT / "src" / "ocnopt").rglob("*.py"))
+    counted = set(re.findall(r'tally\["([^"]+)"\]', source))
+    counted |= set(re.findall(r'"((?:cholesky|eigh) (?:in|with) \w+)"', source))
+    counted |= {f"nonlinear roll-out {reason}" for reason in re.findall(r'raise Unrepeatable\("([^"]+)"\)', source)}
+    assert listed == counted - OWN_GAINS
+
+
+OWN_GAINS = {"cores held at zero"}  # counted by the value itself
+
+
+def test_files_of_a_run_are_listed() -> None:
+    listed = {name for row in under(RUNS, "The run folder").rows for name in code(row[0])}
+    assert {folder.CONFIG, folder.METRICS, folder.SUMMARY, folder.CURVES} <= listed

@@ -1,0 +1,351 @@
+"""rollout="nonlinear" in real training steps: what it leaves alone, what it refuses, and that it trains."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from typing import Any
+
+import pytest
+import torch
+from optimizer_cases import batch, build, mlp
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from ocnopt import OCNOpt
+from ocnopt.core.capture import generator_states
+
+
+class Counting(nn.Module):
+    """A buffer that is filled in place, one that is replaced, and an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(()))
+        self.seen = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.last = x.detach().mean()
+        self.seen += 1
+        return x * (1 + 0.01 * self.calls)
+
+
+def noisy(dtype: torch.dtype = torch.float64) -> nn.Module:
+    torch.manual_seed(0)
+    layers = (nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(inplace=True), nn.Dropout(0.4), Counting(), nn.Linear(6, 3))
+    return nn.Sequential(*layers).to(dtype)
+
+
+def nonlinear(model: nn.Module, curvature: str = "sgd", search: str = "fixed", **options: Any) -> OCNOpt:
+    return build(model, curvature, search, rollout="nonlinear", **options)
+
+
+def train(model: nn.Module, optimizer: OCNOpt, steps: int = 5, dtype: torch.dtype = torch.float64) -> list[float]:
+    losses = []
+    for i in range(steps):
+        x, y = batch(i, dtype=dtype)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def fallbacks(optimizer: OCNOpt) -> dict[str, int]:
+    return {name: n for name, n in optimizer.tally.items() if name.startswith("nonlinear")}
+
+
+def everything(model: nn.Module) -> dict[str, Tensor]:
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: x.detach().clone() for name, x in tensors.items()}
+
+
+def test_a_rollout_leaves_no_trace() -> None:
+    model = noisy()
+    optimizer = nonlinear(model)
+    x, y = batch(0)
+    F.cross_entropy(model(x), y).backward()
+    held, ids = everything(model), {name: id(b) for name, b in model.named_buffers()}
+    rng, hooks = generator_states(), hook_count(model)
+    inner, seen = optimizer.rollout.steps, []
+
+    def watched(*args: Any) -> Any:
+        steps = inner(*args)
+        assert all(torch.equal(a, b) for a, b in zip(held.values(), everything(model).values(), strict=True))
+        seen.append({name: id(b) for name, b in model.named_buffers()})
+        return steps
+
+    optimizer.rollout.steps = watched
+    optimizer.step()
+    assert seen == [ids] and not fallbacks(optimizer)
+    assert (model[4].seen, int(model[4].calls)) == (1, 1)
+    assert all(torch.equal(a, b) for a, b in zip(rng.values(), generator_states().values(), strict=True))
+    assert hook_count(model) == hooks
+
+
+def test_a_rollout_that_breaks_off_leaves_no_trace() -> None:
+    model = noisy()
+    optimizer = nonlinear(model)
+    x, y = batch(0)
+    F.cross_entropy(model(x), y).backward()
+    held, rng = everything(model), torch.get_rng_state()
+
+    def broken(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    model[5].register_forward_pre_hook(broken)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(held.values(), everything(model).values(), strict=True))
+    assert torch.equal(rng, torch.get_rng_state())
+    assert optimizer.rollout.recorder.listener is None
+
+
+@pytest.mark.parametrize("curvature", ["sgd", "adam", "ekfac"])
+@pytest.mark.parametrize("search", ["fixed", "model"])
+def test_without_feedback_both_rollouts_are_the_base_optimizer(curvature: str, search: str) -> None:
+    models = [mlp(), mlp()]
+    for model, rollout in zip(models, ("linear", "nonlinear"), strict=True):
+        train(model, build(model, curvature, search, rollout=rollout, feedback=0.0))
+    assert all(torch.equal(p, q) for p, q in zip(*(m.parameters() for m in models), strict=True))
+
+
+def test_with_feedback_they_are_near_each_other_and_not_equal() -> None:
+    models = [mlp(), mlp()]
+    for model, rollout in zip(models, ("linear", "nonlinear"), strict=True):
+        train(model, build(model, "sgd", rollout=rollout), steps=1)
+    p, q = (nn.utils.parameters_to_vector(model.parameters()).detach() for model in models)
+    assert 1e-9 < float((p - q).norm() / p.norm()) < 1e-2
+
+
+def test_refuses_accumulated_gradients() -> None:
+    model = mlp()
+    optimizer = nonlinear(model)
+    for i in range(2):
+        x, y = batch(i)
+        F.cross_entropy(model(x), y).backward()
+    before = everything(model)
+    with pytest.raises(ValueError, match="accumulated over several"):
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), everything(model).values(), strict=True))
+    optimizer.zero_grad()
+    train(model, optimizer, steps=1)
+
+
+def test_refuses_a_model_called_in_parts() -> None:
+    model = mlp()
+    optimizer = nonlinear(model)
+    x, y = batch(0)
+    F.cross_entropy(model[3:](model[:3](x)), y).backward()
+    with pytest.raises(ValueError, match="the model itself was not called"):
+        optimizer.step()
+
+
+def test_a_forward_pass_without_backward_is_no_accumulation() -> None:
+    model = mlp()
+    optimizer = nonlinear(model)
+    model(batch(7)[0])
+    with torch.no_grad():
+        model(batch(8)[0])
+    train(model, optimizer, steps=1)
+    model(batch(9)[0])
+    train(model, optimizer, steps=1)
+    assert not fallbacks(optimizer)
+
+
+class Switching(nn.Module):
+    """Runs a layer once only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.second, self.runs = nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3), [0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs[0] += 1
+        x = self.first(x)
+        return self.second(self.act(x) if self.runs[0] % 2 else x)
+
+
+class Overwriting(nn.Module):
+    """Writes over what a module was given, where no derivative needs it any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.second = nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        out = self.act(x)
+        x += 1
+        return self.second(out + x)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.first, self.block, self.last = nn.Linear(4, 3), nn.Sequential(nn.Linear(3, 3), nn.Tanh()), nn.Linear(3, 3)
+        self.reentrant = reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(checkpoint(self.block, self.first(x), use_reentrant=self.reentrant))
+
+
+@pytest.mark.parametrize(
+    "model, reason",
+    [
+        (Switching(), "replayed differently"),
+        (Overwriting(), "lost an input"),
+        (Checkpointed(reentrant=True), "missed a call"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else type(x).__name__,
+)
+def test_falls_back_to_the_linear_rollout_and_counts_it(model: nn.Module, reason: str) -> None:
+    models = [model.double(), copy.deepcopy(model)]
+    for m, rollout in zip(models, ("nonlinear", "linear"), strict=True):
+        optimizer = build(m, "sgd", rollout=rollout)
+        train(m, optimizer, steps=1)
+        assert fallbacks(optimizer) == ({f"nonlinear roll-out {reason}": 1} if rollout == "nonlinear" else {})
+    assert all(torch.equal(p, q) for p, q in zip(*(m.parameters() for m in models), strict=True))
+
+
+class Recurrent(nn.Module):
+    """Tokens through an embedding, a recurrent player with two outputs, and a keyword argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.gru, self.head = nn.Embedding(5, 3), nn.GRU(3, 4, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        tokens = (x[:, :1] * torch.arange(3)).long().abs() % 5
+        out, last = self.gru(input=self.embed(tokens))
+        return self.head(torch.cat([out[:, -1], last[0]], 1) * scale)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [noisy(), Recurrent(), Checkpointed(reentrant=False), nn.Linear(4, 3)],
+    ids=lambda model: type(model).__name__,
+)
+@pytest.mark.parametrize("search", ["fixed", "model"])
+def test_repeats_the_pass_of_other_models(model: nn.Module, search: str) -> None:
+    model = copy.deepcopy(model).double()
+    optimizer = nonlinear(model, "adam", search)
+    train(model, optimizer)
+    assert not fallbacks(optimizer) and optimizer.diagnostics()["steps skipped"] == 0
+    assert all(row.feedback for row in optimizer.coverage())
+
+
+def test_autocast_is_that_of_the_first_pass() -> None:
+    model = noisy(torch.float32)
+    optimizer = nonlinear(model)
+    seen: list[torch.dtype] = []
+    model[0].register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    x, y = batch(0, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
+    assert seen == [torch.bfloat16] * 2 and not fallbacks(optimizer)
+
+
+@pytest.mark.parametrize("curvature", ["adam", "ekfac"])
+def test_trains_on_digits(curvature: str) -> None:
+    x, y = digits()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 10))
+    optimizer = OCNOpt(model, curvature=curvature, rollout="nonlinear")
+    for i in range(90):
+        rows = torch.arange(i * 64, i * 64 + 64) % len(x)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+    assert F.cross_entropy(model(x), y).item() < 0.35
+    assert not fallbacks(optimizer)
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    datasets = pytest.importorskip("sklearn.datasets")
+    data, target = datasets.load_digits(return_X_y=True)
+    return torch.tensor(data, dtype=torch.float32) / 16, torch.tensor(target)
+
+
+def test_nothing_outlives_a_step() -> None:
+    model = noisy()
+    optimizer = nonlinear(model, "adam", "model")
+    train(model, optimizer, steps=3)
+    counts = []
+    for _ in range(3):
+        train(model, optimizer, steps=4)
+        gc.collect()
+        counts.append((sum(issubclass(type(x), Tensor) for x in gc.get_objects()), hook_count(model)))
+    assert counts[0] == counts[1] == counts[2]
+    assert not optimizer.rollout.recorder.records
+
+
+@pytest.mark.parametrize("backward", [True, False])
+def test_graphs_are_freed_without_the_garbage_collector(backward: bool) -> None:
+    """A tensor hook that held its tensor would keep the graph of every step: seen to fail with such an Arrival."""
+    freed: list[bool] = []
+
+    class Watched(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.token = Token(freed)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            return g
+
+    model = mlp()
+    optimizer = nonlinear(model)
+    gc.collect()
+    gc.disable()
+    try:
+        x, y = batch(0)
+        loss = F.cross_entropy(model(Watched.apply(x.requires_grad_())), y)
+        if backward:
+            loss.backward()
+            optimizer.step()
+        del loss
+        assert freed == [True]
+    finally:
+        gc.enable()
+
+
+class Token:
+    def __init__(self, freed: list[bool]) -> None:
+        self.freed = freed
+
+    def __del__(self) -> None:
+        self.freed.append(True)
+
+
+def hook_count(model: nn.Module) -> int:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
+def test_hooks_can_be_removed_and_copies_are_inert() -> None:
+    model = noisy()
+    bare = hook_count(model)
+    optimizer = nonlinear(model)
+    assert hook_count(model) > bare
+    twin = copy.deepcopy(model)
+    twin(batch(0)[0])
+    assert optimizer.rollout.recorder.listener is None and not optimizer.rollout.recorder.records
+    optimizer.remove_hooks()
+    assert hook_count(model) == bare
+
+
+def test_survives_a_deepcopy_of_the_optimizer() -> None:
+    model = mlp()
+    optimizer = nonlinear(model)
+    train(model, optimizer, steps=1)
+    twin = copy.deepcopy(optimizer)
+    train(twin.model, twin, steps=2)
+    assert not fallbacks(twin)

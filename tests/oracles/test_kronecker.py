@@ -1,0 +1,202 @@
+"""KFAC and EKFAC against the dense Gauss-Newton block of a layer, and their metrics against dense matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import dense
+import metrics
+import pytest
+import torch
+from engine import Case, close, metric, run_library
+from nets import EXACT, Task, make
+from torch import Tensor, nn
+
+from ocnopt import OCNOpt
+from ocnopt.core.stage import Stage
+from ocnopt.curvature import EKFAC, KFAC, SGD, Adam, Curvature, factors, kronecker
+from ocnopt.linalg.symmetric import Tally
+
+TINY = 1e-14
+
+
+@dataclass
+class Scene:
+    """Stages of a network with exact Gauss-Newton columns, and the dense block Σ W Wᵀ of each layer."""
+
+    task: Task
+    stages: list[Stage]
+    blocks: list[Tensor]
+    columns: Tensor
+
+    def matrices(self) -> list[tuple[Stage, nn.Module, Tensor]]:
+        """(stage, layer, block) of the layers with a Kronecker form."""
+        triples = zip(self.stages, self.task.layers, self.blocks, strict=True)
+        return [triple for triple in triples if triple[0].player.is_matrix]
+
+
+def scene(net: str, loss: str = "cross-entropy") -> Scene:
+    task = make(net, loss)
+    record = run_library(Case(net=net, loss=loss, terminal="gauss-newton"), task)
+    W = [rows.flatten(0, 1) for rows in dense.sensitivities(task.evaluate()[1], task.layers, record.columns)]
+    return Scene(task, list(record.problem.stages), [rows.T @ rows for rows in W], record.columns)
+
+
+def state_of(curvature: Curvature, stage: Stage, looks: int = 1) -> dict:
+    """State after one decomposition, and ``looks`` rounds of statistics on the same batch."""
+    state: dict = {}
+    batch = stage.calls[0].batch
+    for look in range(looks):
+        curvature.observe(stage.player, stage.calls, batch, state, Tally())
+        if look == 0:
+            curvature.renew(state, TINY, Tally())
+    return state
+
+
+def block_of(layer: nn.Module, A: Tensor, B: Tensor) -> Tensor:
+    """A ⊗ B over the layer's flattened parameters."""
+    return metrics.scattered(layer, [torch.kron(b, a) for a, b in zip(A, B, strict=True)])
+
+
+def basis_of(layer: nn.Module, state: dict) -> Tensor:
+    """U_B ⊗ U_A as columns over the flattened parameters."""
+    U = [torch.kron(b, a) for a, b in zip(state["U_A"], state["U_B"], strict=True)]
+    index = metrics.places(layer).flatten(1)
+    full = torch.zeros(index.numel(), index.numel(), dtype=torch.float64)
+    for g, at in enumerate(index):
+        full[at[:, None], g * index.shape[1] + torch.arange(index.shape[1])] = U[g]
+    return full
+
+
+def dense_of(solve, module: nn.Module) -> Tensor:
+    """M⁻¹ (p, p), a column for every parameter entry."""
+    shapes = [p.shape for p in dense.parameters(module)]
+    sizes = [shape.numel() for shape in shapes]
+    columns = []
+    for unit in torch.eye(sum(sizes), dtype=torch.float64):
+        parts = tuple(x.view(shape) for x, shape in zip(unit.split(sizes), shapes, strict=True))
+        columns.append(dense.flat(solve(parts)))
+    return torch.stack(columns, 1)
+
+
+def test_kfac_is_the_block_of_a_deep_linear_network() -> None:
+    for stage, layer, block in scene("deep linear", "mse").matrices():
+        state = state_of(KFAC(), stage)
+        close(block_of(layer, state["A"], state["B"]), block, "A ⊗ B")
+
+
+@pytest.mark.parametrize("name, wrong", [("factor_A", 0.5), ("factor_B", 0.25)])
+def test_notices_a_wrong_average(name: str, wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutations: A is not a mean, B is not a sum."""
+    real = getattr(kronecker, name)
+    monkeypatch.setattr(kronecker, name, lambda *args: wrong * real(*args))
+    with pytest.raises(AssertionError):
+        test_kfac_is_the_block_of_a_deep_linear_network()
+
+
+@pytest.mark.parametrize("net", EXACT)
+def test_factors_are_the_dense_ones(net: str) -> None:
+    """A and B of every layer by hooks, unfolded inputs and autograd."""
+    found = scene(net)
+    for stage, layer, _ in found.matrices():
+        state = state_of(KFAC(), stage)
+        A, B = metrics.factors(found.task.net, layer, found.task.x, found.columns, 1.0)
+        close(state["A"], A, "A")
+        close(state["B"], B, "B")
+
+
+@pytest.mark.parametrize("net", EXACT)
+def test_ekfac_keeps_the_diagonal_in_its_basis(net: str) -> None:
+    for stage, layer, block in scene(net).matrices():
+        state = state_of(EKFAC(averaging=0.0), stage, looks=2)
+        U = basis_of(layer, state)
+        close(state["S"].flatten(), (U.T @ block @ U).diagonal(), "S")
+
+
+def test_notices_squares_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: products are squared call by call, before they are added."""
+    real = factors.squared_products
+    parts = kronecker.squared_products
+    assert parts is real
+    monkeypatch.setattr(kronecker, "squared_products", lambda ps, *U: sum(real([part], *U) for part in ps))
+    with pytest.raises(AssertionError):
+        test_ekfac_keeps_the_diagonal_in_its_basis("shared")
+
+
+@pytest.mark.parametrize("net", EXACT)
+def test_ekfac_is_not_further_from_the_block_than_kfac(net: str) -> None:
+    closer = 0
+    for stage, layer, block in scene(net).matrices():
+        state = state_of(EKFAC(averaging=0.0), stage, looks=2)
+        U = basis_of(layer, state)
+        far = (block_of(layer, state["A"], state["B"]) - block).norm()
+        near = (U @ torch.diag(state["S"].flatten()) @ U.T - block).norm()
+        assert near <= far * (1 + 1e-12)
+        closer += int(near < 0.99 * far)
+    assert closer > 0
+
+
+KINDS: dict[str, Curvature] = {
+    "identity": SGD(),
+    "adam": Adam(),
+    "kfac": KFAC(fisher="given"),
+    "kfac, diagonal factors": KFAC(fisher="given", max_factor=6),
+    "ekfac": EKFAC(fisher="given"),
+    "ekfac, diagonal factors": EKFAC(fisher="given", max_factor=6),
+    "ekfac, wide layers": EKFAC(fisher="given", whole=6),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("net", EXACT)
+def test_solve_and_half_are_those_of_the_dense_metric(net: str, kind: str) -> None:
+    case = Case(net=net, curvature=KINDS[kind], lr=0.3)
+    task = make(net)
+    loss, output = task.evaluate()
+    v = torch.autograd.grad(loss, output, retain_graph=True)[0].unsqueeze(0)
+    expected = [
+        metric(case, task, m, g, v) for m, g in zip(task.layers, dense.gradients(loss, task.layers), strict=True)
+    ]
+    for stage, layer, M in zip(run_library(case, task).problem.stages, task.layers, expected, strict=True):
+        inverse, half = dense_of(stage.metric.solve, layer), dense_of(stage.metric.half, layer)
+        close(M @ inverse, torch.eye(len(M), dtype=M.dtype), "M · M⁻¹")
+        close(half.T @ half, inverse, "half")
+
+
+def test_turning_the_basis_keeps_the_trace() -> None:
+    """S carried into another basis is the diagonal there of the metric it came from."""
+    for stage, layer, _ in scene("chain").matrices():
+        state = state_of(EKFAC(averaging=0.0), stage, looks=2)
+        before = basis_of(layer, state)
+        M = before @ torch.diag(state["S"].flatten()) @ before.T
+        state["A"] = state["A"] + torch.diag_embed(torch.arange(state["A"].shape[-1], dtype=torch.float64))[None]
+        EKFAC().renew(state, TINY, Tally())
+        after = basis_of(layer, state)
+        close(state["S"].flatten(), (after.T @ M @ after).diagonal(), "S")
+
+
+@pytest.mark.parametrize("net", ["chain", "shared"])
+def test_sampled_statistics_are_those_of_the_drawn_labels(net: str) -> None:
+    """A plain backward with fisher="sampled": B holds Σ u uᵀ of the cotangents that the seed draws."""
+    task = make(net)
+    optimizer = OCNOpt(task.net, curvature=KFAC(), search="fixed", feedback=0.0, lr=1e-300)
+    generator = optimizer.generator()
+    task.evaluate()[0].backward()
+    seen = next(sweep.seen for sweep in optimizer.capture.sweeps.values() if sweep.seen is not None)
+    u = seen.sample(generator).unsqueeze(0)
+    optimizer.step()
+    for layer in task.layers:
+        state = optimizer.state[layer.weight]
+        A, B = metrics.factors(task.net, layer, task.x, u, 1.0)
+        close(state["A"], A, "A")
+        close(state["B"], B, "B")
+
+
+def test_rows_of_part_of_the_batch_count_for_all_of_it() -> None:
+    """B of the first two samples stands for four: twice their sum."""
+    found = scene("chain")
+    for stage, layer, _ in found.matrices():
+        state = state_of(replace(KFAC(), rows=2), stage)
+        few = found.columns.clone()
+        few[:, 2:] = 0
+        close(state["B"], 2 * metrics.factors(found.task.net, layer, found.task.x, few, 1.0)[1], "B")
