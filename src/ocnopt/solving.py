@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .core.bellman import Problem, Saturation, backward_pass
 from .core.capture import Capture
@@ -46,7 +47,7 @@ class Solver:
         steps: dict[Turn, Step] = {}
         boundary = None
         if playing and (self.feedback > 0 or self.method.needs_responses):
-            like = playing[0].gradients[0]
+            like = at_least_float32(playing[0].gradients[0])
             boundary = boundary_of(playing, capture, self.terminal, like, self.samples)
             steps = self.play(playing, boundary, clock)
         for turn in turns:
@@ -77,12 +78,12 @@ class Solver:
     def observe(self, curvature: Kronecker, turn: Turn, step: int, offset: int, damping: float) -> None:
         """Kronecker statistics and decompositions of one turn, when they are due."""
         state = turn.states[0]
+        curvature.fit(turn.player, state)  # type: ignore[arg-type]
         if turn.calls and curvature.statistics_due(step):
             # A module called twice in a sweep sees the same samples twice.
             batch = sum({call.sweep: call.batch for call in turn.calls}.values())
             curvature.observe(turn.player, turn.calls, batch, state, self.tally)  # type: ignore[arg-type]
-        due = curvature.decomposition_due(step, offset) or curvature.stale(state, damping)
-        if "A" in state and due:
+        if "A" in state and (curvature.decomposition_due(step, offset) or curvature.stale(state, damping)):
             curvature.renew(state, damping, self.tally)
         turn.kronecker = curvature.ready(state)
 
@@ -137,3 +138,8 @@ class Solver:
         turn.effective = turn.gradients
         if turn.kronecker:
             turn.step = minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """An empty tensor on x's device, to say in which precision the core of the value is kept."""
+    return x.new_empty(0, dtype=torch.promote_types(x.dtype, torch.float32))

@@ -20,6 +20,9 @@ from .core.stage import inner
 from .curvature import Curvature, Diagonal, Kronecker
 from .gathering import Boundary, Group, Turn
 
+SMALLEST = 1e-12
+"""A rate of zero, at the end of a schedule, still has a metric: the proposal vanishes, and momentum goes on."""
+
 Clock = dict[str, Any]
 """What a search remembers between steps: plain numbers, kept in the first parameter group."""
 
@@ -65,7 +68,7 @@ class Fixed:
 
     def scale(self, turn: Turn) -> list[float]:
         rate = 1.0 if turn.kronecker else diagonal_of(self.curvature)[1]
-        return [group["lr"] * rate for group in turn.groups]
+        return [max(group["lr"], SMALLEST) * rate for group in turn.groups]
 
     def damping(self, clock: Clock) -> float:
         return self.curvature.damping if isinstance(self.curvature, Kronecker) else 0.0
@@ -85,7 +88,7 @@ class Fixed:
         for turn in turns:
             if turn.kronecker:
                 for p, d, state, group in zip(turn.params, turn.step, turn.states, turn.groups, strict=True):
-                    ball = d / -group["lr"] + group["momentum"] * state.get("momentum_buffer", 0.0)
+                    ball = d / -max(group["lr"], SMALLEST) + group["momentum"] * state.get("momentum_buffer", 0.0)
                     state["momentum_buffer"] = ball
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(ball.to(p.dtype), alpha=-group["lr"])
 

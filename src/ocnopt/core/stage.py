@@ -83,7 +83,8 @@ class Stage:
 
     def resp(self, d: Params) -> Tensor:
         """Y_iᵀ f_θ d for every sample and column: (N, r)."""
-        out = self.gradient[0].new_zeros(self.samples.count, self.rank)
+        dtype = torch.promote_types(self.gradient[0].dtype, torch.float32)
+        out = self.gradient[0].new_zeros(self.samples.count, self.rank, dtype=dtype)
         for call, Y, rows in self.pairs:
             kept = rows.stop - rows.start
             out[rows] += contracted(Y, self.player.tangent(call, d))[:kept]

@@ -11,6 +11,7 @@ The 1/B of the loss is inside u. Several calls and positions are averaged in A a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ class Evidence(NamedTuple):
     Z: Tensor
     U: Tensor
     weight: float
+    sweep: int
 
 
 def evidence(player: MatrixPlayer, calls: Sequence[Call], batch: int, rows: int) -> list[Evidence]:
@@ -39,7 +41,7 @@ def one_call(player: MatrixPlayer, call: Call, batch: int, rows: int) -> Evidenc
     m = min(call.z.shape[0], -(-rows // max(1, positions)))
     part = narrowed(call, m)
     U, weight = curvature_columns(part, batch)
-    return Evidence(player.inputs(part), player.outputs(part, U), weight * call.batch / m)
+    return Evidence(player.inputs(part), player.outputs(part, U), weight * call.batch / m, call.sweep)
 
 
 def curvature_columns(call: Call, batch: int) -> tuple[Tensor, float]:
@@ -78,12 +80,18 @@ def squared_products(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor 
     if len(parts) == 1 and parts[0].Z.shape[2] == 1:
         Z, U = in_basis(parts[0].Z[:, :, 0], U_A), in_basis(parts[0].U[:, :, :, 0], U_B)
         return parts[0].weight * U.square().sum(0).mT @ Z.square()
-    products = [torch.einsum("rgbpo,gbpi->rbgoi", part.U, part.Z) for part in parts]
-    if len({X.shape for X in products}) == 1:
-        # Calls of one player on the same samples add before they are squared.
-        return parts[0].weight * to_basis(sum(products), U_A, U_B).square().sum((0, 1))  # type: ignore[arg-type]
-    squares = (part.weight * to_basis(X, U_A, U_B).square().sum((0, 1)) for part, X in zip(parts, products, strict=True))
-    return sum(squares)  # type: ignore[return-value]
+    total = 0.0
+    for _, group in groupby(sorted(parts, key=lambda part: part.sweep), key=lambda part: part.sweep):
+        total = total + one_sweep(list(group), U_A, U_B)
+    return total  # type: ignore[return-value]
+
+
+def one_sweep(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor | None) -> Tensor:
+    """``squared_products`` of the calls of one sweep, which add before they are squared: their samples are the same."""
+    m = min(part.Z.shape[1] for part in parts)
+    X = sum(torch.einsum("rgbpo,gbpi->rbgoi", part.U[:, :, :m], part.Z[:, :m]) for part in parts)
+    weight = parts[0].weight * parts[0].Z.shape[1] / m
+    return weight * to_basis(X, U_A, U_B).square().sum((0, 1))  # type: ignore[arg-type]
 
 
 def in_basis(X: Tensor, U: Tensor | None) -> Tensor:

@@ -24,6 +24,8 @@ from .factors import Evidence, evidence, factor_A, factor_B, squared_products
 from .metrics import EigenMetric, KroneckerMetric
 
 FISHER = ("sampled", "given")
+OWN = ("updates", "A", "B", "inverse_A", "inverse_B", "damping", "U_A", "U_B", "S")
+"""Names of the state that belongs to the player as a whole, kept with its first parameter."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,13 @@ class Kronecker:
     def decomposition_due(self, step: int, offset: int) -> bool:
         """Whether step renews the decompositions of the player with this offset: staggered, and often at first."""
         return step in (1, 3, 10, 25) or (step > 25 and (step + offset) % self.decompose_every == 0)
+
+    def fit(self, player: MatrixPlayer, state: State) -> None:
+        """Forget factors of another size: a bias that is frozen or thawed changes the input side."""
+        width = sum(p.numel() for p in player.parameters) // player.parameters[0].shape[0]
+        if "A" in state and state["A"].shape[-1] != width:
+            for name in OWN:
+                state.pop(name, None)
 
     def observe(self, player: MatrixPlayer, calls: Sequence[Call], batch: int, state: State, tally: Tally) -> None:
         """Update the running averages; evidence that is not finite is left out and counted."""
