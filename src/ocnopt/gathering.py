@@ -129,6 +129,7 @@ class Boundary:
     """The terminal condition: C (N, r, r) over the kept samples, their layout, and which factor it is.
 
     batch: samples of the whole step.  coordinates: of v in the columns, (N, r), None for Y = v.
+    loss: of the whole step, None where the trajectory does not show it.
     """
 
     C: Tensor
@@ -136,6 +137,7 @@ class Boundary:
     batch: int
     name: str
     coordinates: Tensor | None
+    loss: float | None = None
 
 
 def boundary_of(
@@ -156,7 +158,14 @@ def boundary_of(
         sum(sizes),
         parts[0][1],
         joint_rows(coordinates, kept),
+        loss_of([capture.sweeps[n] for n in numbers]),
     )
+
+
+def loss_of(sweeps: Sequence[Sweep]) -> float | None:
+    """The loss of the step, where every sweep shows its own."""
+    seen = [sweep.seen for sweep in sweeps]
+    return None if any(s is None for s in seen) else sum(float(s.loss()) for s in seen if s is not None)
 
 
 def joint_rows(parts: Sequence[Tensor | None], kept: Sequence[int]) -> Tensor | None:

@@ -83,8 +83,8 @@ class OCNOpt(Stateful):
         weight_decay: float = 0.0,
         damping: float | None = None,
         params: Params | None = None,
-        saturation: float | None = 1.0,
-        feedback_samples: int | None = None,
+        saturation: float | None = 0.5,
+        feedback_samples: int | None = 64,
         batch_dim: int = 0,
         seed: int = 0,
     ) -> None:

@@ -148,7 +148,7 @@ class Searched:
         trust = Trust(clock["damping"], clock.get("overshoot", 0.0), clock.get("slope", 0.0))
         trust.observe(float(b[1]), self.model, boundary.batch)
         quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, trust.damping)
-        alpha = quadratic.minimum(self.model.longest)
+        alpha = self.model.believable(quadratic, boundary.loss)
         record(clock, trust, quadratic, alpha)
         return float(alpha[0]), float(alpha[1])
 

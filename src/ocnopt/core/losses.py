@@ -42,6 +42,10 @@ class SoftmaxCrossEntropy:
         chi2 = (self.s * (self.p - self.t).square() / self.p.clamp(min=tiny)).flatten(1).sum(1)
         return torch.where(chi2 > 1e-30, 1 / chi2.clamp(min=1e-30), 0.0)
 
+    def loss(self) -> Tensor:
+        """The cross-entropy Σ s t·(−log p), one number."""
+        return (self.s * self.t * -self.p.clamp(min=torch.finfo(self.p.dtype).tiny).log()).sum()
+
     def sample(self, generator: torch.Generator) -> Tensor:
         """A column u = √s (p − e_y) with y drawn from p, shaped like the output: E[u uᵀ] = H."""
         p = self.p.movedim(1, -1)

@@ -86,6 +86,8 @@ class Model:
     damping: where λ ends up when all goes well; None for ``noise``/B with a batch of B samples: along
         directions of little curvature a step is the noise of the gradient over λ, and that noise is as 1/B.
     start: λ of the first step (the careful start).
+    promise: the largest share of a cross-entropy, which is never negative, that the model may promise to
+        remove in one step; a step that promises more is shortened to it.
     decay: factor on λ after a good step.  growth: factor after a step that went too far.
     overshoot: the running overshoot (see ``Trust``) above which λ grows.
     memory: averaging coefficient of the overshoot.
@@ -95,13 +97,14 @@ class Model:
     damping: float | None = None
     noise: float = 0.2
     start: float = 1.0
+    promise: float = 1.0
     decay: float = 0.85
     growth: float = 1.5
     overshoot: float = 0.5
     memory: float = 0.9
 
     def __post_init__(self) -> None:
-        for name in ("noise", "start", *(["damping"] if self.damping is not None else [])):
+        for name in ("noise", "start", "promise", *(["damping"] if self.damping is not None else [])):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"Model({name}={value}) must be a positive number.")
@@ -109,6 +112,14 @@ class Model:
             raise ValueError(f"Model needs 0 < decay ≤ 1 ≤ growth, not decay={self.decay}, growth={self.growth}.")
         if not 0 <= self.memory < 1:
             raise ValueError(f"Model(memory={self.memory}) must lie in [0, 1).")
+
+    def believable(self, quadratic: Quadratic, loss: float | None) -> Tensor:
+        """The coefficients of the quadratic's minimum, shortened to what can be believed of them."""
+        alpha = quadratic.minimum(self.longest)
+        promised = -float(quadratic.value(alpha))
+        if loss is None or promised <= self.promise * loss:
+            return alpha
+        return alpha * (self.promise * loss / promised)
 
     def floor(self, batch: int) -> float:
         """The smallest λ for batches of so many samples."""
