@@ -30,7 +30,7 @@ class Turn:
     params, gradients (p.grad + ℓ_θ), states, groups: one entry for each parameter that has a gradient.
     player: who speaks for them, or None, with the reason.  calls: what was captured of the player.
     kronecker: whether the metric is the Kronecker curvature's own, not its companion's.
-    feedback: whether the seat takes part in the Bellman pass; reason: why not.
+    feedback: whether the seat takes part in the Bellman pass; reason: why not; terminal: with which factor.
     effective: −M δθ.  step: δθ.  Both are filled in by the passes.
     """
 
@@ -46,6 +46,7 @@ class Turn:
     kronecker: bool = False
     feedback: bool = False
     reason: str = ""
+    terminal: str = ""
     effective: Sequence[Tensor] = ()
     step: Params = ()
 

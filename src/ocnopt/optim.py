@@ -14,11 +14,11 @@ from .core.capture import Capture, Mode
 from .core.search import Model
 from .core.terminal import Terminal
 from .core.trajectory import Sweep
-from .core.value import Value
+from .core.value import OwnGains, Value
 from .curvature import Curvature, Kronecker
 from .gathering import finite, require_core, seat_calls, turn_of
 from .linalg.symmetric import Tally
-from .options import group_defaults, require_limits, require_trainable, resolved
+from .options import group_defaults, require_limits, require_trainable, resolved, samples_of
 from .passes import require_graph, send_columns, send_draw, smallest
 from .reporting import Report, Row
 from .seats import seats_of
@@ -53,7 +53,8 @@ class OCNOpt(Stateful):
         damping: λ of kfac and ekfac at a fixed step, or where the model search ends up; None: their defaults.
         params: the parameters to train, or parameter groups; None for all of the model's.
         saturation: limit on the weights that the feedback puts on a sample's columns; None for no limit.
-        feedback_samples: how many samples of each batch the feedback looks at; None for all.
+        feedback_samples: how many samples of each batch the feedback looks at; None for all, "auto" for 64 with
+            kfac and ekfac, 16 with the diagonals, and all where the value is not per sample.
         batch_dim: the dimension of the model's inputs that holds the batch.
         seed: for sampled labels; they draw nothing from the global generators.
 
@@ -84,16 +85,17 @@ class OCNOpt(Stateful):
         damping: float | None = None,
         params: Params | None = None,
         saturation: float | None = 0.5,
-        feedback_samples: int | None = 64,
+        feedback_samples: int | str | None = "auto",
         batch_dim: int = 0,
         seed: int = 0,
     ) -> None:
         require_trainable(model)
         self.model = model
-        require_limits(feedback, saturation, feedback_samples)
+        require_limits(feedback, saturation)
         parts = resolved(curvature, search, value, terminal, rollout, damping)
         self.curvature, self.search, self.value, self.terminal, self.rollout_kind = parts
-        self.feedback, self.saturation, self.feedback_samples = feedback, saturation, feedback_samples
+        self.feedback, self.saturation = feedback, saturation
+        self.feedback_samples = samples_of(feedback_samples, self.curvature, self.value)
         self.batch_dim, self.seed = batch_dim, seed
         default_lr = self.curvature.default_lr if self.search is None else self.MODEL_LR
         defaults = {"lr": default_lr if lr is None else lr, "weight_decay": weight_decay}
@@ -110,6 +112,8 @@ class OCNOpt(Stateful):
         self.capture = Capture(self.model, slots, self.batch_dim)
         self.capture.on_root = self.draw
         self.tally: Tally = getattr(self, "tally", None) or Tally()
+        if isinstance(self.value, OwnGains):
+            self.value.tally = self.tally
         self.rollout = self.rollout_kind(self.capture, self.tally)
         self.report = Report(self.seats)
         self.plan()

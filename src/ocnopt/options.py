@@ -115,13 +115,22 @@ def resolved(
     )
 
 
-def require_limits(feedback: float, saturation: float | None, samples: int | None) -> None:
+def samples_of(samples: int | str | None, curvature: Curvature, value: Value) -> int | None:
+    """How many samples the feedback looks at: "auto" is the curvature's number, all where they couple."""
+    if isinstance(samples, str):
+        if samples != "auto":
+            raise ValueError(f"feedback_samples={samples!r} is not known; give a number, None for all, or 'auto'.")
+        return curvature.feedback_samples if type(value) is PerSample else None
+    if samples is not None and samples < 1:
+        raise ValueError(f"feedback_samples={samples} must be at least 1, or None for the whole batch.")
+    return samples
+
+
+def require_limits(feedback: float, saturation: float | None) -> None:
     """Raise ValueError unless the limits of the feedback make sense."""
     require_rate("feedback", feedback, zero=True)
     if saturation is not None:
         require_rate("saturation", saturation)
-    if samples is not None and samples < 1:
-        raise ValueError(f"feedback_samples={samples} must be at least 1, or None for the whole batch.")
 
 
 def fitting(terminal: Terminal, value: Value) -> Terminal:

@@ -13,13 +13,17 @@ from .seats import Seat
 
 
 class Row(NamedTuple):
-    """One line of ``OCNOpt.coverage()``: a parameter, its player and metric, whether it takes part in the feedback."""
+    """One line of ``OCNOpt.coverage()``: a parameter, its player and metric, whether it takes part in the feedback.
+
+    reason: why it does not.  terminal: the terminal factor of the feedback it takes part in.
+    """
 
     parameter: str
     player: str
     metric: str
     feedback: bool
     reason: str
+    terminal: str = ""
 
 
 class Report:
@@ -58,7 +62,7 @@ class Report:
 def rows_of(turn: Turn) -> Iterator[Row]:
     player = "none" if turn.player is None else kind(turn.player)
     for name in turn.names:
-        yield Row(turn.seat.dotted(name), player, kind(turn.metric), turn.feedback, turn.reason)
+        yield Row(turn.seat.dotted(name), player, kind(turn.metric), turn.feedback, turn.reason, turn.terminal)
 
 
 def kind(x: object) -> str:

@@ -50,6 +50,8 @@ class Solver:
             like = at_least_float32(playing[0].gradients[0])
             boundary = boundary_of(playing, capture, self.terminal, like, self.samples)
             steps = self.play(playing, boundary, clock)
+            for turn in playing:
+                turn.terminal = boundary.name
         for turn in turns:
             self.settle(turn, steps.get(turn))
         self.method.apply(turns, steps, boundary, clock)
@@ -124,11 +126,12 @@ class Solver:
         C, samples = self.value.start(self.feedback * boundary.C, boundary.samples)
         for stage in stages:
             stage.samples = samples
-        problem = Problem(stages, self.value, C, self.method.pace(clock, lr), self.limits(boundary))
-        return self.rollout.steps(problem, backward_pass(problem))
-
-    def limits(self, boundary: Boundary) -> Saturation:
-        return Saturation(self.saturation, boundary.coordinates, boundary.samples.weight)
+        limits = Saturation(self.saturation, boundary.coordinates, boundary.samples.weight)
+        problem = Problem(stages, self.value, C, self.method.pace(clock, lr), limits)
+        steps = self.rollout.steps(problem, backward_pass(problem))
+        self.tally["feedback weights held"] += int(limits.hits)
+        self.tally["feedback weights negative"] += int(limits.negative)
+        return steps
 
     def settle(self, turn: Turn, step: Step | None) -> None:
         """The effective gradient and the step of one turn: the policy's, or the open loop's."""

@@ -37,7 +37,7 @@ def diagonal_of(curvature: Curvature) -> tuple[Diagonal, float]:
 def apply_diagonal(turns: Iterable[Turn], curvature: Curvature, rate: float = 1.0) -> None:
     """The diagonal rule on the effective gradients of the turns, one foreach call for each group."""
     rule, companion_rate = diagonal_of(curvature)
-    for group, entries in by_group(turns).items():
+    for entries in by_group(turns).values():
         params, effective, states = (list(column) for column in zip(*entries.items, strict=True))
         settings = {**entries.group, "lr": entries.group["lr"] * rate * companion_rate}
 

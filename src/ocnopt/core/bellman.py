@@ -46,7 +46,8 @@ class Saturation:
     With Y = v the sample enters with weight 1 + c_i, and a bound of one holds it in [0, 2]. For
     more columns the length of c_i is held to ``bound`` times that of the coordinates of v_i in Y. A sample
     that stands for several of the batch counts as often, so its own weight is held as much tighter.
-    ``hits`` counts weights that were held; ``negative`` those that would have turned a sample around.
+    ``hits`` counts the weights, one for each sample and layer, that were held; ``negative`` those that
+    would have turned their sample around.
     """
 
     bound: float | None = 1.0
@@ -57,16 +58,23 @@ class Saturation:
 
     def hold(self, c: Tensor) -> Tensor:
         """c (N, r) within the bound."""
-        if c.shape[1] == 1 and self.coordinates is None:
-            self.negative = self.negative + (c < -1).sum()
         if self.bound is None:
             return c
-        length = c.norm(dim=1, keepdim=True)
-        own = torch.ones_like(length) if self.coordinates is None else self.coordinates.norm(dim=1, keepdim=True)
-        own = own if self.stands_for is None else own / self.stands_for[:, None]
-        factor = (self.bound * own / length.clamp(min=torch.finfo(c.dtype).tiny)).clamp(max=1.0)
-        self.hits = self.hits + (factor < 1).sum()
-        return c * factor
+        length = c.norm(dim=1, keepdim=True).clamp(min=torch.finfo(c.dtype).tiny)
+        return c * (self.bound * self.own(c) / length).clamp(max=1.0)
+
+    def own(self, c: Tensor) -> Tensor:
+        """How much of the columns the sample's own gradient is, divided by what the sample stands for, (N, 1)."""
+        own = torch.ones_like(c[:, :1]) if self.coordinates is None else self.coordinates.norm(dim=1, keepdim=True)
+        return own if self.stands_for is None else own / self.stands_for[:, None]
+
+    def count(self, c: Tensor) -> None:
+        """Note how many of the weights c, before they are held, go beyond the bound or turn their sample around."""
+        share = c.norm(dim=1, keepdim=True) / self.own(c)
+        if self.bound is not None:
+            self.hits = self.hits + (share > self.bound).sum()
+        if self.coordinates is None:
+            self.negative = self.negative + ((c < 0) & (share > 1)).sum()
 
 
 @dataclass(eq=False)

@@ -68,10 +68,10 @@ def policy_of(problem: Problem, gain: Gain, e: Tensor | None) -> tuple[Params, P
 
 def held_beside(problem: Problem, gain: Gain, c: Tensor) -> Tensor:
     """c within what the limits leave beside the weights that already entered Q_θ."""
-    if gain.a is None:
-        return problem.saturation.hold(c)
-    already = problem.saturation.hold(gain.a)
-    return problem.saturation.hold(gain.a + c) - already
+    limits = problem.saturation
+    total = c if gain.a is None else gain.a + c
+    limits.count(total)
+    return limits.hold(total) if gain.a is None else limits.hold(total) - limits.hold(gain.a)
 
 
 def open_loop(stages: Sequence[Stage]) -> list[Step]:

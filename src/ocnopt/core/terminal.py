@@ -212,7 +212,9 @@ def elementwise_bound(loss: Tensor, output: Tensor) -> Tensor | None:
     signs = torch.empty_like(v).bernoulli_(0.5, generator=seeded(v)).mul_(2).sub_(1)
     (ones,) = torch.autograd.grad(v.sum(), output, retain_graph=True, materialize_grads=True)
     (mixed,) = torch.autograd.grad((v * signs).sum(), output, retain_graph=True, materialize_grads=True)
-    if not torch.allclose(mixed * signs, ones, rtol=1e-3, atol=1e-6 * float(ones.abs().max())) or bool((ones < 0).any()):
+    if not torch.allclose(mixed * signs, ones, rtol=1e-3, atol=1e-6 * float(ones.abs().max())) or bool(
+        (ones < 0).any()
+    ):
         return None
     tiny = torch.finfo(v.dtype).tiny
     length = (v.detach().square() / ones.clamp(min=tiny)).flatten(1).sum(1)

@@ -31,6 +31,7 @@ class SGD:
     decoupled_decay = False
     momentum = 0.9
     default_lr = 1e-2
+    feedback_samples = 16
 
     def statistics(self, gradients: Tensors, states: Sequence[State], group: Group) -> None:
         """A plain gradient step keeps none."""
@@ -39,7 +40,12 @@ class SGD:
         return [1.0] * len(states)
 
     def apply(
-        self, params: Tensors, effective: Tensors, denominators: Sequence[Tensor | float], states: Sequence[State], group: Group
+        self,
+        params: Tensors,
+        effective: Tensors,
+        denominators: Sequence[Tensor | float],
+        states: Sequence[State],
+        group: Group,
     ) -> None:
         torch._foreach_add_(params, heavy_ball(effective, states, group["momentum"]), alpha=-group["lr"])
 
@@ -57,6 +63,7 @@ class RMSprop:
     decoupled_decay = False
     momentum = 0.0
     default_lr = 1e-3
+    feedback_samples = 16
 
     def __post_init__(self) -> None:
         require_fraction("alpha", self.alpha)
@@ -70,17 +77,22 @@ class RMSprop:
     def denominators(self, states: Sequence[State], group: Group) -> list[Tensor | float]:
         root = torch._foreach_sqrt([state["square_avg"] for state in states])
         torch._foreach_add_(root, self.eps)
-        return list(root)
+        return [*root]
 
     def apply(
-        self, params: Tensors, effective: Tensors, denominators: Sequence[Tensor | float], states: Sequence[State], group: Group
+        self,
+        params: Tensors,
+        effective: Tensors,
+        denominators: Sequence[Tensor | float],
+        states: Sequence[State],
+        group: Group,
     ) -> None:
         if group["momentum"] == 0:
-            torch._foreach_addcdiv_(params, effective, list(denominators), value=-group["lr"])
+            torch._foreach_addcdiv_(params, effective, tensors(denominators), value=-group["lr"])
             return
         buffer = buffers(states, "momentum_buffer", effective)
         torch._foreach_mul_(buffer, group["momentum"])
-        torch._foreach_addcdiv_(buffer, effective, list(denominators))
+        torch._foreach_addcdiv_(buffer, effective, tensors(denominators))
         torch._foreach_add_(params, buffer, alpha=-group["lr"])
 
 
@@ -93,6 +105,7 @@ class Adam:
     decoupled_decay = True
     momentum = 0.9
     default_lr = 1e-3
+    feedback_samples = 16
 
     def __post_init__(self) -> None:
         require_positive("eps", self.eps)
@@ -110,20 +123,30 @@ class Adam:
         root = torch._foreach_sqrt([state["exp_avg_sq"] for state in states])
         torch._foreach_div_(root, [math.sqrt(1 - beta2 ** state["step"]) for state in states])
         torch._foreach_add_(root, self.eps)
-        return list(root)
+        return [*root]
 
     def apply(
-        self, params: Tensors, effective: Tensors, denominators: Sequence[Tensor | float], states: Sequence[State], group: Group
+        self,
+        params: Tensors,
+        effective: Tensors,
+        denominators: Sequence[Tensor | float],
+        states: Sequence[State],
+        group: Group,
     ) -> None:
         lr, beta1 = group["lr"], group["betas"][0]
         m = buffers(states, "exp_avg", effective)
         torch._foreach_lerp_(m, effective, 1 - beta1)
         torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         steps = [-lr / (1 - beta1 ** state["step"]) for state in states]
-        torch._foreach_addcdiv_(params, m, list(denominators), steps)
+        torch._foreach_addcdiv_(params, m, tensors(denominators), steps)
 
 
 Diagonal = SGD | RMSprop | Adam
+
+
+def tensors(denominators: Sequence[Tensor | float]) -> Tensors:
+    """Denominators of a curvature that has one tensor for each parameter, as torch's foreach functions want them."""
+    return [d for d in denominators if isinstance(d, Tensor)]
 
 
 def buffers(states: Sequence[State], name: str, like: Tensors) -> Tensors:

@@ -60,14 +60,14 @@ def curvature_columns(call: Call, batch: int) -> tuple[Tensor, float]:
 
 def factor_A(parts: Sequence[Evidence], largest: int) -> Tensor:
     """A: mean of z zᵀ over all rows, (g, n_in, n_in); beyond the largest size its diagonal alone, (g, n_in)."""
-    total = sum(outer(part.Z.flatten(1, 2), largest) for part in parts)
-    return total / sum(part.Z.shape[1] * part.Z.shape[2] for part in parts)  # type: ignore[operator]
+    total = torch.stack([outer(part.Z.flatten(1, 2), largest) for part in parts]).sum(0)
+    return total / sum(part.Z.shape[1] * part.Z.shape[2] for part in parts)
 
 
 def factor_B(parts: Sequence[Evidence], largest: int) -> Tensor:
     """B: sum of u uᵀ over all rows, (g, n_out, n_out), or its diagonal."""
-    sums = (part.weight * outer(part.U.transpose(0, 1).flatten(1, 3), largest) for part in parts)
-    return sum(sums)  # type: ignore[return-value]
+    rows = (part.U.transpose(0, 1).flatten(1, 3) for part in parts)
+    return torch.stack([part.weight * outer(U, largest) for part, U in zip(parts, rows, strict=True)]).sum(0)
 
 
 def outer(X: Tensor, largest: int) -> Tensor:
@@ -76,14 +76,12 @@ def outer(X: Tensor, largest: int) -> Tensor:
 
 
 def squared_products(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor | None) -> Tensor:
-    """Σ over samples and columns of (U_Bᵀ (Σ_p u_p z_pᵀ) U_A)², the diagonal of the block in a basis (g, n_out, n_in)."""
+    """Σ over samples and columns of (U_Bᵀ (Σ_p u_p z_pᵀ) U_A)²: the block's diagonal in a basis, (g, n_out, n_in)."""
     if len(parts) == 1 and parts[0].Z.shape[2] == 1:
         Z, U = in_basis(parts[0].Z[:, :, 0], U_A), in_basis(parts[0].U[:, :, :, 0], U_B)
         return parts[0].weight * U.square().sum(0).mT @ Z.square()
-    total = 0.0
-    for _, group in groupby(sorted(parts, key=lambda part: part.sweep), key=lambda part: part.sweep):
-        total = total + one_sweep(list(group), U_A, U_B)
-    return total  # type: ignore[return-value]
+    sweeps = groupby(sorted(parts, key=lambda part: part.sweep), key=lambda part: part.sweep)
+    return torch.stack([one_sweep(list(group), U_A, U_B) for _, group in sweeps]).sum(0)
 
 
 def one_sweep(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor | None) -> Tensor:

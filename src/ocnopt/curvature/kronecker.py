@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
@@ -55,6 +56,7 @@ class Kronecker:
     momentum = 0.9
     default_lr = 0.05
     unit = 1.0
+    feedback_samples = 64
 
     def __post_init__(self) -> None:
         require_positive("damping", self.damping)
@@ -100,6 +102,14 @@ class Kronecker:
     def memory(self, updates: int) -> float:
         """Averaging coefficient that weighs the first updates evenly."""
         return min(1 - 1 / updates, self.averaging)
+
+    def renew(self, state: State, damping: float, tally: Tally) -> None:
+        """Decompose the factors anew; on failure the old decompositions stay, and the failure is counted."""
+        raise NotImplementedError
+
+    def stale(self, state: State, damping: float) -> bool:
+        """Whether the decompositions no longer serve, whatever their period."""
+        raise NotImplementedError
 
     def ready(self, state: State) -> bool:
         """Whether the state holds what ``metric`` needs."""

@@ -68,7 +68,7 @@ class KroneckerMetric:
 
 @dataclass(frozen=True)
 class EigenMetric:
-    """M = U (S + λ) Uᵀ/scale in the Kronecker eigenbasis U_A ⊗ U_B; S (g, n_out, n_in). A basis of None is the identity."""
+    """M = U (S + λ) Uᵀ/scale in the Kronecker eigenbasis U_A ⊗ U_B, S (g, n_out, n_in); None is the identity."""
 
     player: MatrixPlayer
     U_A: Tensor | None

@@ -62,9 +62,9 @@ def eigh(A: Tensor, tally: Tally) -> tuple[Tensor, Tensor]:
     Raises DecompositionError when A is not finite or no retry converges.
     """
     require_finite(A)
-    for rung, matrix in (("", lambda: A), ("eigh in double", lambda: A.double()), ("eigh with jitter", lambda: jittered(A))):
+    for rung, raised in EIGH_LADDER:
         try:
-            values, vectors = torch.linalg.eigh(symmetrize(matrix()))
+            values, vectors = torch.linalg.eigh(symmetrize(raised(A)))
         except torch.linalg.LinAlgError:
             continue
         if bool(vectors.isfinite().all()):
@@ -84,3 +84,7 @@ def require_finite(A: Tensor) -> None:
     """Raise DecompositionError when an entry of A is NaN or infinite."""
     if not bool(A.isfinite().all()):
         raise DecompositionError(f"The {tuple(A.shape)} matrix has entries that are not finite.")
+
+
+EIGH_LADDER = (("", lambda A: A), ("eigh in double", Tensor.double), ("eigh with jitter", jittered))
+"""What is tried in turn, and the name under which it is counted."""

@@ -23,7 +23,7 @@ class ModulePlayer:
     whole: ClassVar[bool] = False
     """Whether a call must keep the inputs of all samples, because outputs of one may depend on the others."""
     any_batch_dim: ClassVar[bool] = False
-    """Whether the batch may be moved to dimension 0, since all dimensions but the last (or given ones) are positions."""
+    """Whether the batch may be moved to dimension 0, since all dimensions but those of the features are positions."""
     draws: ClassVar[bool] = False
     """Whether the module may draw random numbers that a recomputation must repeat."""
     knows: ClassVar[tuple[str, ...]] = ("weight", "bias")
