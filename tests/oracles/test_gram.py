@@ -12,6 +12,7 @@ from test_kronecker import dense_of
 from torch import Tensor, nn
 
 from ocnopt.core import gram
+from ocnopt.core import stage as stage_module
 from ocnopt.core.gram import coupled_gram, sample_gram
 from ocnopt.core.stage import Stage
 from ocnopt.core.terminal import Fisher
@@ -55,6 +56,7 @@ def rows_by_call(task: Task, layer: nn.Module, U: Tensor) -> Tensor:
 def test_grams_are_the_dense_ones(net: str, kind: str, terminal: str, chunk: int | None, monkeypatch) -> None:
     if chunk is not None:
         monkeypatch.setattr(gram, "CHUNK", chunk)
+        monkeypatch.setattr(stage_module, "LARGEST", 0)
     task, record = recorded(net, kind, terminal)
     for stage, layer in zip(record.problem.stages, task.layers, strict=True):
         compare(task, stage, layer, record.columns)
@@ -120,6 +122,7 @@ MUTATIONS = {
 def test_notices_a_mutation(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutations: see the table."""
     monkeypatch.setattr(gram, "CHUNK", 40)
+    monkeypatch.setattr(stage_module, "LARGEST", 0)
     task, record = recorded("conv", "adam", "three columns")
     name, new = MUTATIONS[what]
     monkeypatch.setattr(gram, name, new(getattr(gram, name)))

@@ -26,7 +26,7 @@ from ocnopt.curvature import EKFAC, KFAC, factors, kronecker
 from ocnopt.curvature.metrics import KroneckerMetric
 from ocnopt.players.base import MatrixModulePlayer
 
-SHARED_OR_SPREAD = (Case(net="shared"), Case(net="conv"))
+SHARED_OR_SPREAD = (Case(net="shared"), Case(net="conv", curvature=KFAC(fisher="given"), value="coupled"))
 MOVING = Case(moving=True, pace=Pace(0.7, 0.4))
 COUPLED = Case(value="coupled")
 KRONECKER = Case(curvature=KFAC(fisher="given"))
@@ -56,6 +56,11 @@ def old_C_in_a(real: Any) -> Any:
         return real(self, stage, C, a, response)._replace(a=a + self.weigh(C, response))
 
     return backward
+
+
+def last_lost(real: Any) -> Any:
+    """Products per sample without the last sample's."""
+    return lambda self: tuple(torch.cat([p[:, :-1], 0 * p[:, -1:]], dim=1) for p in real(self))
 
 
 def squares_added(real: Any) -> Any:
@@ -113,6 +118,7 @@ MUTATIONS = [
         (Case(terminal=Gradient(0.3)),),
     ),
     Mutation("squares are added over positions and calls", gram, "products", squares_added, SHARED_OR_SPREAD),
+    Mutation("a sample's product is lost", Stage, "sample_products", last_lost, (Case(net="conv"),)),
     Mutation("cross-sample terms of the coupled G", value, "coupled_gram", no_cross_terms, (COUPLED,)),
     Mutation("the second call of a shared layer", Stage, "pairs", first_call_only, (Case(net="shared"),)),
     Mutation("the bias in G", MatrixModulePlayer, "_ones", no_ones),

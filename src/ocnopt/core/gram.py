@@ -27,8 +27,8 @@ class Rows(NamedTuple):
 
 def sample_gram(stage: Stage) -> Tensor:
     """G of every sample by itself: (N, r, r)."""
-    if not getattr(stage.player, "is_matrix", False):
-        W = stage.metric.half(stage.sample_products())
+    if stage.products is not None or not getattr(stage.player, "is_matrix", False):
+        W = stage.metric.half(stage.products or stage.sample_products())
         return sum(torch.einsum("jnp,knp->njk", w.flatten(2), w.flatten(2)) for w in W)  # type: ignore[return-value]
     rows, D = rotated_rows(stage)
     if len(rows) == 1 and rows[0].Z.shape[2] == 1:
@@ -49,8 +49,8 @@ def single_sample_gram(Z: Tensor, U: Tensor, D: Tensor | None) -> Tensor:
 
 def coupled_gram(stage: Stage) -> Tensor:
     """G between all samples and columns: (R, R), row n·r + j for sample n, column j."""
-    if not getattr(stage.player, "is_matrix", False):
-        W = stage.metric.half(stage.sample_products())
+    if stage.products is not None or not getattr(stage.player, "is_matrix", False):
+        W = stage.metric.half(stage.products or stage.sample_products())
         flat = torch.cat([w.flatten(2) for w in W], dim=-1)
         return outer_gram(flat)
     rows, D = rotated_rows(stage)

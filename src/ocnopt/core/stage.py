@@ -20,6 +20,9 @@ from torch import Tensor
 from .protocols import Params, Player
 from .trajectory import Call
 
+LARGEST = 2**24
+"""Largest number of elements that the products of one stage may hold."""
+
 
 class Metric(Protocol):
     """M_t, the curvature of one stage, as a symmetric positive definite operator."""
@@ -74,16 +77,37 @@ class Stage:
         """Every call with its columns Y (r, B, ...) and its rows."""
         return [(call, call.Y, self.samples.rows[call.sweep]) for call in self.calls]
 
+    @cached_property
+    def products(self) -> Params | None:
+        """f_θᵀ Y of every column and sample on its own, tensors (r, N, *parameter), where they pay.
+
+        A metric without the layer's own block needs them for G in any case; once formed, every pull and
+        every response is a product with them. None where they are not needed, or larger than the rows
+        they are made of, or than ``LARGEST``.
+        """
+        if self.metric.contains_own_block or not getattr(self.player, "is_matrix", False):
+            return None
+        entries = sum(p[0].numel() for p in self.gradient if p.dim() > 1) * self.gradient[0].shape[0]
+        rows = sum(call.z[0].numel() + Y[0, 0].numel() for call, Y, _ in self.pairs)
+        if entries > rows or entries * self.rank * self.samples.count > LARGEST:
+            return None
+        return self.sample_products()
+
     def pull(self, c: Tensor) -> Params:
         """Σ_i f_θᵀ Y_i c_i for weights c (N, r)."""
         if self.samples.weight is not None:
             c = c * self.samples.weight[:, None]
+        if self.products is not None:
+            return tuple(torch.tensordot(c.mT.to(P.dtype), P, dims=2) for P in self.products)
         pulls = (self.player.pull(call, weighted(Y, pad(c[rows], Y.shape[1]))) for call, Y, rows in self.pairs)
         return add_up(pulls)
 
     def resp(self, d: Params) -> Tensor:
         """Y_iᵀ f_θ d for every sample and column: (N, r)."""
         dtype = torch.promote_types(self.gradient[0].dtype, torch.float32)
+        if self.products is not None:
+            pairs = zip(self.products, d, strict=True)
+            return torch.stack([P.flatten(2) @ x.to(P.dtype).flatten() for P, x in pairs]).sum(0).mT.to(dtype)
         out = self.gradient[0].new_zeros(self.samples.count, self.rank, dtype=dtype)
         for call, Y, rows in self.pairs:
             kept = rows.stop - rows.start
