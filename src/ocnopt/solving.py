@@ -126,7 +126,7 @@ class Solver:
         C, samples = self.value.start(self.feedback * boundary.C, boundary.samples)
         for stage in stages:
             stage.samples = samples
-        limits = Saturation(self.saturation, boundary.coordinates, boundary.samples.weight)
+        limits = Saturation(self.saturation, boundary.coordinates, samples.weight)
         problem = Problem(stages, self.value, C, self.method.pace(clock, lr), limits)
         steps = self.rollout.steps(problem, backward_pass(problem))
         self.tally["feedback weights held"] += int(limits.hits)

@@ -130,10 +130,7 @@ def test_counts_are_those_of_the_code() -> None:
     counted = set(re.findall(r'tally\["([^"]+)"\]', source))
     counted |= set(re.findall(r'"((?:cholesky|eigh) (?:in|with) \w+)"', source))
     counted |= {f"nonlinear roll-out {reason}" for reason in re.findall(r'raise Unrepeatable\("([^"]+)"\)', source)}
-    assert listed == counted - OWN_GAINS
-
-
-OWN_GAINS = {"cores held at zero"}  # counted by the value itself
+    assert listed == counted
 
 
 def test_files_of_a_run_are_listed() -> None:

@@ -87,7 +87,7 @@ class Model:
         directions of little curvature a step is the noise of the gradient over λ, and that noise is as 1/B.
     start: λ of the first step (the careful start).
     promise: the largest share of a cross-entropy, which is never negative, that the model may promise to
-        remove in one step; a step that promises more is shortened to it.
+        remove in one step; a step that promises more is shortened in that proportion.
     decay: factor on λ after a good step.  growth: factor after a step that went too far.
     overshoot: the running overshoot (see ``Trust``) above which λ grows.
     memory: averaging coefficient of the overshoot.
