@@ -8,7 +8,7 @@ import pytest
 import torch
 from engine import Case, Record, close, run_library
 from nets import EXACT, Task, make
-from test_kronecker import dense_of
+from test_kronecker import KINDS, dense_of
 from torch import Tensor, nn
 
 from ocnopt.core import gram
@@ -16,17 +16,7 @@ from ocnopt.core import stage as stage_module
 from ocnopt.core.gram import coupled_gram, sample_gram
 from ocnopt.core.stage import Stage
 from ocnopt.core.terminal import Fisher
-from ocnopt.curvature import EKFAC, KFAC, SGD, Adam, Curvature
 
-KINDS: dict[str, Curvature] = {
-    "identity": SGD(),
-    "adam": Adam(),
-    "kfac": KFAC(fisher="given"),
-    "kfac, diagonal factors": KFAC(fisher="given", max_factor=6),
-    "ekfac": EKFAC(fisher="given"),
-    "ekfac, diagonal factors": EKFAC(fisher="given", max_factor=6),
-    "ekfac, wide layers": EKFAC(fisher="given", whole=6),
-}
 NETS = (*EXACT, "tokens")
 TERMINALS = {"one column": "true-vs-rest", "three columns": Fisher(3)}
 
