@@ -16,6 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("linalg",),
     ("core",),
     ("players", "curvature"),
+    ("game",),
     ("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "stateful"),
     ("optim",),
     ("__init__",),
