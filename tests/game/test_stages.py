@@ -119,8 +119,8 @@ def test_found_blocks_pass_the_check(case: Case) -> None:
 
 
 def test_a_compiled_network_is_read_as_it_was_written() -> None:
-    found = find_stages(torch.compile(nets.ResNet18()), IMAGES)
-    assert [block.name for block in found] == [f"_orig_mod.layer{j}.0" for j in (2, 3, 4)]
+    blocks = find_stages(torch.compile(nets.ResNet18()), IMAGES).blocks
+    assert blocks == tuple(shortcut_block(f"_orig_mod.layer{j}.0") for j in (2, 3, 4))
 
 
 # what is a layer, and what is left out
@@ -174,12 +174,23 @@ def test_only_trainable_layers_of_their_own_take_part() -> None:
     assert find_stages(normed, ROWS) == Stages(plain=("a.0",))
 
 
-def test_layers_that_both_ways_run_through_stay_alone() -> None:
-    both = linear()
-    model = TwoWays(nn.Identity(), nn.Identity(), lambda a, b: model.c(model.d(a)) + model.e(model.d(b)))
-    model.c, model.d, model.e = linear(), both, linear()
-    assert find_stages(model, ROWS).blocks == ()  # d is called twice
+class Unused(nn.Linear):
+    """A layer that is switched off."""
 
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("way", [tracing.symbolic, tracing.recorded])
+def test_frozen_and_unused_layers_do_not_cut_the_network(way: Callable[[nn.Module, tuple[Any, ...]], Flow]) -> None:
+    model = TwoWays(nn.Sequential(linear(), Unused(3, 3), linear()), linear())
+    model.stem = nn.Embedding(7, 3)  # type: ignore[assignment]
+    model.stem.requires_grad_(False)
+    blocks, _ = assembled(way(model, (torch.tensor([1, 2]),)), model)
+    assert blocks == (Block("residual", "residual", (("a.0", "a.2"), ("b",))),)
+
+
+def test_layers_that_both_ways_run_through_stay_alone() -> None:
     class Shared(TwoWays):
         def forward(self, x: Tensor) -> Tensor:
             y = self.stem(x)
@@ -289,6 +300,16 @@ def test_the_example_is_as_before() -> None:
     assert len(find_stages(model, example)) == 1
     assert len(tracing.recorded(model, (example,)).order) == 3
     assert example.grad_fn is None and not example.requires_grad and example._version == 0
+    with torch.inference_mode():
+        inferred = torch.ones(2, 3)
+    assert len(find_stages(model, inferred)) == 1
+
+    class Shifting(TwoWays):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.add_(1).float())
+
+    numbers = torch.zeros(2, 3, dtype=torch.long)
+    assert len(find_stages(Shifting(linear(), linear()), numbers)) == 1 and not numbers.any()
 
 
 # blocks

@@ -30,10 +30,8 @@ class Recorder:
         self.made: dict[GradNode, Called] = {}
         self.order: list[str] = []
         self.running: list[Called] = []
-        leaves = {path: module for path, module in model.named_modules() if is_leaf(module)}
-        inside = {id(part) for module in leaves.values() for part in module.modules() if part is not module}
-        for path, module in leaves.items():
-            if has_parameters(module) and id(module) not in inside:
+        for path, module in model.named_modules():
+            if is_leaf(module) and has_parameters(module):
                 module.register_forward_pre_hook(self.before(path), with_kwargs=True)
                 module.register_forward_hook(self.after)
 
