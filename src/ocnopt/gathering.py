@@ -15,6 +15,7 @@ from .core.protocols import Params
 from .core.stage import Metric, Samples, Stage
 from .core.terminal import Auto, Terminal
 from .core.trajectory import Call, Sweep, narrowed
+from .curvature.factors import Evidence
 from .players import Refusal
 from .players.base import ModulePlayer
 from .seats import Seat
@@ -31,6 +32,8 @@ class Turn:
     player: who speaks for them, or None, with the reason.  calls: what was captured of the player.
     kronecker: whether the metric is the Kronecker curvature's own, not its companion's.
     feedback: whether the seat takes part in the Bellman pass; reason: why not; terminal: with which factor.
+    shares: the stage that it shares with others, as the paths of all of them.
+    evidence: the rows that its Kronecker statistics have seen in this step.
     effective: −M δθ.  step: δθ.  Both are filled in by the passes.
     """
 
@@ -47,8 +50,15 @@ class Turn:
     feedback: bool = False
     reason: str = ""
     terminal: str = ""
+    shares: str = ""
+    evidence: list[Evidence] = field(default_factory=list)
     effective: Sequence[Tensor] = ()
     step: Params = ()
+
+    @property
+    def state(self) -> State:
+        """Where what belongs to the player as a whole is kept."""
+        return self.states[0]
 
     @property
     def order(self) -> int:
@@ -184,12 +194,8 @@ def core_of(sweep: Sweep, terminal: Terminal, batch: int, like: Tensor, m: int) 
     return full[:, None, None], name
 
 
-def stages_of(turns: Sequence[Turn], boundary: Boundary) -> list[Stage]:
-    """Stages of the turns with feedback, in the order of their first calls."""
-    return [stage_of(turn, boundary) for turn in sorted(turns, key=lambda turn: turn.order)]
-
-
-def stage_of(turn: Turn, boundary: Boundary) -> Stage:
+def stage_of(turn: Turn, boundary: Boundary, samples: Samples) -> Stage:
+    """The turn as the passes see it."""
     rows = boundary.samples.rows
     whole = turn.player.whole  # type: ignore[union-attr]
     calls = [c if whole else narrowed(c, rows[c.sweep].stop - rows[c.sweep].start) for c in turn.calls]
@@ -198,7 +204,7 @@ def stage_of(turn: Turn, boundary: Boundary) -> Stage:
         turn.metric,  # type: ignore[arg-type]
         calls,
         tuple(turn.gradients),
-        boundary.samples,
+        samples,
         boundary.C.shape[-1],
         label=turn.seat.path,
     )

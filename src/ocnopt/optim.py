@@ -8,28 +8,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge
 
 from .core.capture import Capture, Mode
 from .core.search import Model
 from .core.terminal import Terminal
-from .core.trajectory import Sweep
-from .core.value import OwnGains, Value
-from .curvature import Curvature, Kronecker
+from .core.value import Value
+from .curvature import Curvature
+from .game.blocks import Block
+from .game.kinds import Kind
+from .game.play import game_on
 from .gathering import finite, require_core, seat_calls, turn_of
 from .linalg.symmetric import Tally
-from .options import group_defaults, require_limits, require_trainable, resolved, samples_of
-from .passes import require_graph, send_columns, send_draw, smallest
+from .options import game_of, group_defaults, require_limits, require_trainable, resolved, samples_of
+from .passes import require_graph, send_columns
+from .planning import Planned
 from .reporting import Report, Row
 from .seats import seats_of
 from .solving import Solver
-from .stateful import Stateful
 from .updates import Fixed, Searched
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
-class OCNOpt(Stateful):
+class OCNOpt(Planned):
     """Optimal-control training of a PyTorch module (Liu, Chen, Theodorou, arXiv 2510.14168).
 
     Layers are time steps and parameters controls; each layer's update is a feedback policy
@@ -43,7 +44,7 @@ class OCNOpt(Stateful):
         curvature: the metric: "sgd", "rmsprop", "adam", "kfac", "ekfac", or an object of ``ocnopt.curvature``.
         terminal: the factor of the loss's curvature: "auto", "gradient", "true-vs-rest", "gauss-newton",
             "fisher", or an object of ``ocnopt.core.terminal``.
-        value: "per-sample", "coupled", or "own-gains" (the recursion as printed by DDPNOpt).
+        value: "per-sample", "coupled", "own-gains" (as printed by DDPNOpt), or "robust" (against disturbances).
         rollout: "linear", or "nonlinear" (a second forward pass).
         search: "model" (step length and momentum from the Bellman quadratic), "fixed", or a ``core.search.Model``.
         feedback: κ ≥ 0, scales the terminal core; 0 is the base optimizer.
@@ -56,7 +57,11 @@ class OCNOpt(Stateful):
         feedback_samples: how many samples of each batch the feedback looks at; None for all, "auto" for 64 with
             kfac and ekfac, 16 with the diagonals, and all where the value is not per sample.
         batch_dim: the dimension of the model's inputs that holds the batch.
-        seed: for sampled labels; they draw nothing from the global generators.
+        seed: for sampled labels and alignments; they draw nothing from the global generators.
+        game: of layers that share a stage (residual and inception blocks): "off", "feedback-nash", "cooperative",
+            or an object of ``ocnopt.game.kinds``.
+        alignment: at which stage of its block a shortcut sits: "bandit", "first", "last", or its number from 0 on.
+        blocks: those of ``ocnopt.game.find_stages``, or your own; None to look for them.
 
     Raises:
         TypeError, ValueError: with a sentence, for arguments that make no sense.
@@ -66,6 +71,7 @@ class OCNOpt(Stateful):
     OPTIONS = (
         *("model", "curvature", "search", "value", "terminal", "rollout_kind"),
         *("feedback", "saturation", "feedback_samples", "batch_dim", "seed"),
+        *("game_kind", "alignment", "blocks"),
     )
 
     def __init__(
@@ -88,6 +94,9 @@ class OCNOpt(Stateful):
         feedback_samples: int | str | None = "auto",
         batch_dim: int = 0,
         seed: int = 0,
+        game: str | Kind = "off",
+        alignment: str | int = "bandit",
+        blocks: Iterable[Block] | None = None,
     ) -> None:
         require_trainable(model)
         self.model = model
@@ -97,6 +106,8 @@ class OCNOpt(Stateful):
         self.feedback, self.saturation = feedback, saturation
         self.feedback_samples = samples_of(feedback_samples, self.curvature, self.value)
         self.batch_dim, self.seed = batch_dim, seed
+        self.game_kind, self.alignment = game_of(game, alignment, self.curvature, self.value), alignment
+        self.blocks = None if blocks is None else tuple(blocks)
         default_lr = self.curvature.default_lr if self.search is None else self.MODEL_LR
         defaults = {"lr": default_lr if lr is None else lr, "weight_decay": weight_decay}
         defaults.update(group_defaults(self.curvature, momentum, betas))
@@ -112,10 +123,13 @@ class OCNOpt(Stateful):
         self.capture = Capture(self.model, slots, self.batch_dim)
         self.capture.on_root = self.draw
         self.tally: Tally = getattr(self, "tally", None) or Tally()
-        if isinstance(self.value, OwnGains):
+        if hasattr(self.value, "tally"):
             self.value.tally = self.tally
         self.rollout = self.rollout_kind(self.capture, self.tally)
         self.report = Report(self.seats)
+        self.game = game_on(self.model, self.game_kind, self.alignment, self.blocks, self.seed, self.tally)
+        self.recall_game()
+        self.heard: Tensor | None = None
         self.plan()
 
     def remove_hooks(self) -> None:
@@ -136,6 +150,7 @@ class OCNOpt(Stateful):
         """Release the trajectory."""
         self.capture.clear()
         self.rollout.clear()
+        self.heard = None
 
     # the loop
 
@@ -167,6 +182,7 @@ class OCNOpt(Stateful):
             with self.capture.during(Mode.OFF):
                 factor = self.terminal.factor(loss, output, self.generator())
             send_columns(self.capture, factor, output, self.targets())
+        self.heard = loss.detach() if self.heard is None else self.heard + loss.detach()
         loss.backward()
 
     def advance(self, loss: Any) -> None:
@@ -186,7 +202,10 @@ class OCNOpt(Stateful):
             turn.states = [self.state[p] for p in turn.params]
         self.clock["step"] = self.clock.get("step", 0) + 1
         with torch.autocast(turns[0].params[0].device.type, enabled=False):
-            self.solver().step(turns, self.capture, self.clock)
+            shown = self.solver().step(turns, self.capture, self.clock)
+        if self.game is not None:
+            known = next((x for x in (loss, self.heard, shown) if x is not None), None)
+            self.game.alignments.observe(known.item() if isinstance(known, Tensor) else known)
         self.report.update(turns)
 
     def skip(self) -> None:
@@ -198,32 +217,7 @@ class OCNOpt(Stateful):
                 stacklevel=6,
             )
 
-    # what the coming step wants
-
-    def uses_curvature(self) -> bool:
-        return self.feedback > 0 or self.search is not None
-
-    def plan(self) -> None:
-        """Tell the capture how much of the coming trajectory will be used."""
-        self.capture.keep = self.feedback_samples if self.uses_curvature() else 0
-        self.capture.rows = self.curvature.rows if self.statistics_due() else 0
-
-    def statistics_due(self) -> bool:
-        return isinstance(self.curvature, Kronecker) and self.curvature.statistics_due(self.clock.get("step", 0) + 1)
-
-    def draw(self, sweep: Sweep, output: GradientEdge) -> None:
-        """Send cotangents at labels drawn from the model down the graph, when statistics are due."""
-        wanted = self.statistics_due() and self.curvature.fisher == "sampled"
-        if wanted and sweep.seen is not None and sweep.rank == 0:
-            send_draw(self.capture, sweep.seen.sample(self.generator()), output, self.targets(), self.tally)
-
-    def targets(self) -> list[Tensor]:
-        """The parameters that an extra pass asks for, to reach all players."""
-        return smallest(self.seats, self.capture.slots)
-
-    def generator(self) -> torch.Generator:
-        """A generator for this step alone, so that nothing needs to be saved to repeat it."""
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.clock.get("step", 0))
+    # how it is solved
 
     def solver(self) -> Solver:
         method = Fixed(self.curvature) if self.search is None else Searched(self.curvature, self.search)
@@ -236,6 +230,7 @@ class OCNOpt(Stateful):
             self.feedback_samples,
             self.saturation,
             self.tally,
+            self.game,
         )
 
     # seeing inside
@@ -249,3 +244,7 @@ class OCNOpt(Stateful):
         numbers = {name: value for name, value in self.clock.items() if isinstance(value, int | float)}
         counts = {"steps skipped": 0, **self.tally}
         return {**numbers, **counts, **self.report.numbers()}
+
+    def decisions(self) -> dict[str, list[tuple[int, int, float]]]:
+        """What the bandits have chosen: per block, (first step of a period, alignment, reward in [0, 1])."""
+        return {} if self.game is None else self.game.alignments.decisions()

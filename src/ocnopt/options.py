@@ -14,7 +14,10 @@ from .core.search import Model
 from .core.terminal import Auto, Fisher, GaussNewton, Gradient, Terminal, TrueVsRest
 from .core.value import Coupled, OwnGains, PerSample, Value
 from .curvature import TABLE as CURVATURES
-from .curvature import Adam, Curvature
+from .curvature import Adam, Curvature, Kronecker
+from .game.alignment import require_alignment
+from .game.disturbance import Robust
+from .game.kinds import KINDS, Kind
 
 TERMINALS: dict[str, Callable[[], Terminal]] = {
     "auto": Auto,
@@ -23,7 +26,12 @@ TERMINALS: dict[str, Callable[[], Terminal]] = {
     "gauss-newton": GaussNewton,
     "fisher": Fisher,
 }
-VALUES: dict[str, Callable[[], Value]] = {"per-sample": PerSample, "coupled": Coupled, "own-gains": OwnGains}
+VALUES: dict[str, Callable[[], Value]] = {
+    "per-sample": PerSample,
+    "coupled": Coupled,
+    "own-gains": OwnGains,
+    "robust": Robust,
+}
 ROLLOUTS: dict[str, type[Linear] | type[Nonlinear]] = {"linear": Linear, "nonlinear": Nonlinear}
 SEARCHES: dict[str, Callable[[], Model | None]] = {"model": Model, "fixed": lambda: None}
 
@@ -120,10 +128,27 @@ def samples_of(samples: int | str | None, curvature: Curvature, value: Value) ->
     if isinstance(samples, str):
         if samples != "auto":
             raise ValueError(f"feedback_samples={samples!r} is not known; give a number, None for all, or 'auto'.")
-        return curvature.feedback_samples if type(value) is PerSample else None
+        return curvature.feedback_samples if value.by_sample else None
     if samples is not None and samples < 1:
         raise ValueError(f"feedback_samples={samples} must be at least 1, or None for the whole batch.")
     return samples
+
+
+def game_of(game: Any, alignment: Any, curvature: Curvature, value: Value) -> Kind | None:
+    """The kind of game. Raises ValueError where the other axes leave nothing to play for."""
+    kind = made("game", game, KINDS)
+    require_alignment(alignment)
+    if kind is not None and isinstance(value, Coupled):
+        raise ValueError(
+            "value='coupled' already solves for all layers together, so a game would change nothing; "
+            "leave game='off', or choose value='per-sample'."
+        )
+    if kind is not None and kind.cooperates and not (isinstance(curvature, Kronecker) and value.by_sample):
+        raise ValueError(
+            "game='cooperative' needs the cross blocks that curvature='kfac' or 'ekfac' gathers, and "
+            "value='per-sample'; choose those, or game='feedback-nash'."
+        )
+    return kind
 
 
 def require_limits(feedback: float, saturation: float | None) -> None:

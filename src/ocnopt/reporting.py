@@ -16,6 +16,7 @@ class Row(NamedTuple):
     """One line of ``OCNOpt.coverage()``: a parameter, its player and metric, whether it takes part in the feedback.
 
     reason: why it does not.  terminal: the terminal factor of the feedback it takes part in.
+    shares: the paths of all layers that share its stage in a game, "" where it has one of its own.
     """
 
     parameter: str
@@ -24,6 +25,7 @@ class Row(NamedTuple):
     feedback: bool
     reason: str
     terminal: str = ""
+    shares: str = ""
 
 
 class Report:
@@ -62,7 +64,8 @@ class Report:
 def rows_of(turn: Turn) -> Iterator[Row]:
     player = "none" if turn.player is None else kind(turn.player)
     for name in turn.names:
-        yield Row(turn.seat.dotted(name), player, kind(turn.metric), turn.feedback, turn.reason, turn.terminal)
+        told = turn.feedback, turn.reason, turn.terminal, turn.shares
+        yield Row(turn.seat.dotted(name), player, kind(turn.metric), *told)
 
 
 def kind(x: object) -> str:

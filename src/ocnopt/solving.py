@@ -18,9 +18,11 @@ from .core.terminal import Terminal
 from .core.value import Value
 from .curvature import Kronecker
 from .curvature.metrics import DiagonalMetric
-from .gathering import Boundary, Turn, boundary_of, stages_of
+from .game.coalition import Side, alone
+from .game.play import Game
+from .gathering import Boundary, Turn, boundary_of, stage_of
 from .linalg.symmetric import Tally
-from .updates import Clock, Fixed, Searched, diagonal_of
+from .updates import Clock, Fixed, Played, Searched, diagonal_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Solver:
     """The four axes of the method and what a step needs besides.
 
     method: search and curvature.  feedback: κ.  samples: how many of each sweep the feedback sees.
+    game: of players that share a stage; None where each has its own.
     """
 
     method: Fixed | Searched
@@ -38,23 +41,23 @@ class Solver:
     samples: int | None
     saturation: float | None
     tally: Tally
+    game: Game | None = None
 
-    def step(self, turns: Sequence[Turn], capture: Capture, clock: Clock) -> None:
-        """Move all parameters of the turns."""
+    def step(self, turns: Sequence[Turn], capture: Capture, clock: Clock) -> float | None:
+        """Move all parameters of the turns. Returns the loss, where the trajectory shows it."""
         self.decay(turns)
         self.measure(turns, capture, clock)
         playing = [turn for turn in turns if turn.feedback]
-        steps: dict[Turn, Step] = {}
-        boundary = None
+        played = None
         if playing and (self.feedback > 0 or self.method.needs_responses):
             like = at_least_float32(playing[0].gradients[0])
             boundary = boundary_of(playing, capture, self.terminal, like, self.samples)
-            steps = self.play(playing, boundary, clock)
-            for turn in playing:
-                turn.terminal = boundary.name
+            played = self.play(playing, boundary, clock)
         for turn in turns:
-            self.settle(turn, steps.get(turn))
-        self.method.apply(turns, steps, boundary, clock)
+            if not turn.step:
+                self.settle(turn)
+        self.method.apply(turns, played, clock)
+        return None if played is None else played.boundary.loss
 
     def decay(self, turns: Sequence[Turn]) -> None:
         """ℓ_θ: the L2 part of Q_θ, where weight decay is not decoupled."""
@@ -74,17 +77,20 @@ class Solver:
                 self.observe(curvature, turn, clock["step"], j * curvature.decompose_every // len(matrices), damping)
         rest = [turn for turn in turns if not turn.kronecker]
         self.measure_diagonals(rest)
+        if self.game is not None and isinstance(curvature, Kronecker):
+            seen = {turn.seat.path: turn for turn in turns if turn.evidence}
+            evidence = {path: turn.evidence for path, turn in seen.items()}
+            self.game.observe(evidence, {path: turn.state for path, turn in seen.items()}, curvature.memory)
         for turn in turns:
             self.give_metric(turn, damping)
 
     def observe(self, curvature: Kronecker, turn: Turn, step: int, offset: int, damping: float) -> None:
         """Kronecker statistics and decompositions of one turn, when they are due."""
-        state = turn.states[0]
+        state = turn.state
         curvature.fit(turn.player, state)  # type: ignore[arg-type]
         if turn.calls and curvature.statistics_due(step):
-            # A module called twice in a sweep sees the same samples twice.
-            batch = sum({call.sweep: call.batch for call in turn.calls}.values())
-            curvature.observe(turn.player, turn.calls, batch, state, self.tally)  # type: ignore[arg-type]
+            turn.evidence = curvature.evidence(turn.player, turn.calls)  # type: ignore[arg-type]
+            curvature.observe(turn.evidence, state, self.tally)
         if "A" in state and (curvature.decomposition_due(step, offset) or curvature.stale(state, damping)):
             curvature.renew(state, damping, self.tally)
         turn.kronecker = curvature.ready(state)
@@ -104,43 +110,59 @@ class Solver:
         scale = self.method.scale(turn)
         curvature = self.method.curvature
         if turn.kronecker and isinstance(curvature, Kronecker):
-            turn.metric = curvature.metric(turn.player, turn.states[0], damping, scale[0])  # type: ignore[arg-type]
+            turn.metric = curvature.metric(turn.player, turn.state, damping, scale[0])  # type: ignore[arg-type]
             return
         rule, _ = diagonal_of(curvature)
         pairs = zip(turn.states, turn.groups, strict=True)
         turn.metric = DiagonalMetric([rule.denominators([state], group)[0] for state, group in pairs], scale)
 
-    def play(self, turns: Sequence[Turn], boundary: Boundary, clock: Clock) -> dict[Turn, Step]:
+    def play(self, turns: Sequence[Turn], boundary: Boundary, clock: Clock) -> Played:
         """Steps of all turns with feedback, from the passes of the core."""
-        stages = stages_of(turns, boundary)
+        C, samples = self.value.start(self.feedback * boundary.C, boundary.samples)
         ordered = sorted(turns, key=lambda turn: turn.order)
+        stages = [stage_of(turn, boundary, samples) for turn in ordered]
         for turn, stage in zip(ordered, stages, strict=True):
             stage.previous = self.method.previous(turn)
-        steps = self.policy(stages, boundary, clock, turns[0].groups[0]["lr"]) if self.feedback else open_loop(stages)
+        sides = self.sides(ordered, stages, clock)
+        joint = [side.stage for side in sides]
+        limits = Saturation(self.saturation, boundary.coordinates, samples.weight)
+        problem = Problem(joint, self.value, C, self.method.pace(clock, turns[0].groups[0]["lr"]), limits)
+        steps = self.policy(problem) if self.feedback else open_loop(joint)
         if not all(bool(torch.isfinite(d).all()) for step in steps for d in step.step):
             self.tally["feedback not finite"] += 1
-            steps = open_loop(stages)
-        return dict(zip(ordered, steps, strict=True))
+            steps = open_loop(joint)
+        share_out(dict(zip(stages, ordered, strict=True)), sides, steps, boundary.name)
+        return Played(joint, steps, boundary)
 
-    def policy(self, stages: Sequence[Stage], boundary: Boundary, clock: Clock, lr: float) -> list[Step]:
-        C, samples = self.value.start(self.feedback * boundary.C, boundary.samples)
-        for stage in stages:
-            stage.samples = samples
-        limits = Saturation(self.saturation, boundary.coordinates, samples.weight)
-        problem = Problem(stages, self.value, C, self.method.pace(clock, lr), limits)
+    def sides(self, turns: Sequence[Turn], stages: Sequence[Stage], clock: Clock) -> list[Side]:
+        """Who decides together."""
+        if self.game is None:
+            return [alone(stage) for stage in stages]
+        states = {stage.label: turn.state for turn, stage in zip(turns, stages, strict=True)}
+        return self.game.sides(stages, states, self.method.damping(clock))
+
+    def policy(self, problem: Problem) -> list[Step]:
         steps = self.rollout.steps(problem, backward_pass(problem))
+        limits = problem.saturation
         self.tally["feedback weights held"] += int(limits.hits)
         self.tally["feedback weights negative"] += int(limits.negative)
         return steps
 
-    def settle(self, turn: Turn, step: Step | None) -> None:
-        """The effective gradient and the step of one turn: the policy's, or the open loop's."""
-        if step is not None:
-            turn.effective, turn.step = step.effective, step.step
-            return
+    def settle(self, turn: Turn) -> None:
+        """The effective gradient and the step of a turn that did not play: the open loop's."""
         turn.effective = turn.gradients
         if turn.kronecker:
             turn.step = minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]
+
+
+def share_out(owners: dict[Stage, Turn], sides: Sequence[Side], steps: Sequence[Step], terminal: str) -> None:
+    """Give every turn its part of the step that its side has decided on."""
+    for side, step in zip(sides, steps, strict=True):
+        parts = zip(side.members, side.divided(step.effective), side.divided(step.step), strict=True)
+        for member, effective, d in parts:
+            turn = owners[member]
+            turn.effective, turn.step, turn.terminal = effective, d, terminal
+            turn.shares = side.stage.label if len(side.members) > 1 else ""
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.capture import Capture
+from .game.play import Game
 from .options import require_sound
 
 
@@ -21,6 +22,7 @@ class Stateful(torch.optim.Optimizer):
     OPTIONS: ClassVar[tuple[str, ...]] = ("model",)
     model: nn.Module
     capture: Capture
+    game: Game | None = None
 
     def attach(self) -> None:
         """Hook the model for the parameters there are now."""
@@ -60,11 +62,27 @@ class Stateful(torch.optim.Optimizer):
     def attach_again(self) -> None:
         """Hook the model for the parameters there are now, in the mode it was in."""
         enabled, hooked = self.capture.enabled, bool(self.capture.handles)
+        self.keep_game()
         self.remove_hooks()
         self.attach()
         self.capture.enabled = enabled
         if not hooked:
             self.remove_hooks()
+
+    def keep_game(self) -> None:
+        """Write down what the game has learned, where it is saved."""
+        if self.game is not None:
+            self.clock["game"] = self.game.state_dict()
+
+    def recall_game(self) -> None:
+        """Go on with what the game had learned, where there is anything."""
+        if self.game is not None and "game" in self.clock:
+            self.game.load_state_dict(self.clock["game"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch."""
+        self.keep_game()
+        return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch, but every tensor keeps the dtype it was saved with: factors stay float32 under bfloat16."""
@@ -75,10 +93,12 @@ class Stateful(torch.optim.Optimizer):
             for name, value in state_dict["state"].get(key, {}).items():
                 if isinstance(value, Tensor):
                     self.state[p][name] = value.detach().to(p.device, copy=True)
+        self.recall_game()
         self.plan()
 
     def __getstate__(self) -> dict[str, Any]:
         """The options and what torch keeps: hooks, and the ``step`` that a scheduler has patched, stay behind."""
+        self.keep_game()
         return {**super().__getstate__(), **{name: getattr(self, name) for name in self.OPTIONS}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from .core.bellman import Pace
 from .core.policy import Step
 from .core.search import Model, Quadratic, Trust, bellman_quadratic
-from .core.stage import inner
+from .core.stage import Stage, inner
 from .curvature import Curvature, Diagonal, Kronecker
 from .gathering import Boundary, Group, Turn
 
@@ -25,6 +25,15 @@ SMALLEST = 1e-12
 
 Clock = dict[str, Any]
 """What a search remembers between steps: plain numbers, kept in the first parameter group."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """What the passes made of the control problem of one step: its stages, and the step of each."""
+
+    stages: Sequence[Stage]
+    steps: Sequence[Step]
+    boundary: Boundary
 
 
 def diagonal_of(curvature: Curvature) -> tuple[Diagonal, float]:
@@ -83,7 +92,7 @@ class Fixed:
     def pace(self, clock: Clock, lr: float) -> Pace:
         return Pace(1.0, 1.0)
 
-    def apply(self, turns: Sequence[Turn], steps: dict[Turn, Step], boundary: Boundary | None, clock: Clock) -> None:
+    def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
         apply_diagonal((turn for turn in turns if not turn.kronecker), self.curvature)
         for turn in turns:
             if turn.kronecker:
@@ -124,12 +133,12 @@ class Searched:
     def pace(self, clock: Clock, lr: float) -> Pace:
         return Pace(lr * clock.get("length", 1.0), lr * clock.get("momentum", 0.0))
 
-    def apply(self, turns: Sequence[Turn], steps: dict[Turn, Step], boundary: Boundary | None, clock: Clock) -> None:
-        moving = [turn for turn in turns if turn.kronecker or turn in steps]
-        alpha = self.search(steps, boundary, clock) if steps and boundary is not None else (1.0, 0.0)
-        for turn in moving:
-            self.move(turn, *alpha)
-        still = [turn for turn in turns if turn not in moving]
+    def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
+        alpha = (1.0, 0.0) if played is None else self.search(played, clock)
+        for turn in turns:
+            if turn.step:
+                self.move(turn, *alpha)
+        still = [turn for turn in turns if not turn.step]
         rule, _ = diagonal_of(self.curvature)
         apply_diagonal(still, self.curvature, 1.0 if isinstance(self.curvature, Kronecker) else rule.default_lr)
 
@@ -142,9 +151,10 @@ class Searched:
                 p.mul_(1 - group["lr"] * length * group["weight_decay"])
             p.add_(u.to(p.dtype), alpha=group["lr"])
 
-    def search(self, steps: dict[Turn, Step], boundary: Boundary, clock: Clock) -> tuple[float, float]:
+    def search(self, played: Played, clock: Clock) -> tuple[float, float]:
         """(α₁, α₂) from the model, after the damping has learned from the slope along the last step."""
-        b, R, overlap = directions(steps, self.previous)
+        boundary = played.boundary
+        b, R, overlap = directions(played)
         trust = Trust(clock["damping"], clock.get("overshoot", 0.0), clock.get("slope", 0.0))
         trust.observe(float(b[1]), self.model, boundary.batch)
         quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, trust.damping)
@@ -153,19 +163,18 @@ class Searched:
         return float(alpha[0]), float(alpha[1])
 
 
-def directions(steps: dict[Turn, Step], previous: Any) -> tuple[Tensor, Tensor, Tensor]:
+def directions(played: Played) -> tuple[Tensor, Tensor, Tensor]:
     """b (2,), R (2, N, r) and DᵀD (2, 2) of the policy's step and the previous one."""
-    some = next(iter(steps.values())).response
+    some = played.steps[0].response
     b, overlap = some.new_zeros(2), some.new_zeros(2, 2)
     R = some.new_zeros(2, *some.shape)
-    for turn, step in steps.items():
-        ball = previous(turn)
+    for stage, step in zip(played.stages, played.steps, strict=True):
         R[0] += step.response
-        D = [step.step] if ball is None else [step.step, ball]
+        D = [step.step] if stage.previous is None else [step.step, stage.previous]
         if step.carried is not None:
             R[1] += step.carried
         for i, d in enumerate(D):
-            b[i] += inner(d, tuple(turn.gradients))
+            b[i] += inner(d, stage.gradient)
             for j in range(i + 1):
                 overlap[i, j] += inner(d, D[j])
     return b, R, torch.tril(overlap) + torch.tril(overlap, -1).T

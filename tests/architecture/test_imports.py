@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("players", "curvature"),
     ("game",),
-    ("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "stateful"),
+    ("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "planning", "stateful"),
     ("optim",),
     ("__init__",),
 )

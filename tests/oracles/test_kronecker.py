@@ -45,9 +45,8 @@ def scene(net: str, loss: str = "cross-entropy") -> Scene:
 def state_of(curvature: Curvature, stage: Stage, looks: int = 1) -> dict:
     """State after one decomposition, and ``looks`` rounds of statistics on the same batch."""
     state: dict = {}
-    batch = stage.calls[0].batch
     for look in range(looks):
-        curvature.observe(stage.player, stage.calls, batch, state, Tally())
+        curvature.observe(curvature.evidence(stage.player, stage.calls), state, Tally())
         if look == 0:
             curvature.renew(state, TINY, Tally())
     return state

@@ -161,14 +161,14 @@ def without_momentum(self: Pace, response: Tensor, carried: Tensor | None) -> Te
     return self.fresh * response
 
 
-def standing(self: library.Replay, module: nn.Module) -> None:
+def standing(self: library.Replay, gain: Gain) -> None:
     """Players react but do not move."""
-    self.steps[module] = library.react(self.problem, self.gains[module], self.e)
+    self.steps[gain] = library.react(self.problem, gain, self.e)
 
 
 def at_every_call(self: library.Replay, module: nn.Module, args: Any, kwargs: Any) -> None:
     """A shared player reacts anew at each of its calls, to what was done since."""
-    before, self.steps = self.steps, {k: v for k, v in self.steps.items() if k is not module}
+    before, self.steps = self.steps, {k: v for k, v in self.steps.items() if k is not self.gains.get(module)}
     BEFORE(self, module, args, kwargs)
     self.steps = {**before, **self.steps}
 

@@ -120,6 +120,7 @@ def backward_pass(problem: Problem) -> list[Gain]:
 
 def back_up(problem: Problem, stage: Stage, C: Tensor, a: Tensor | None) -> tuple[Gain, Tensor, Tensor]:
     """One stage of the recursion: its gain, and (C, a) of the stage before it."""
+    C, a = problem.value.meet(stage, C, a, problem.saturation.coordinates)
     Q = stage.gradient if a is None else plus(stage.gradient, stage.pull(problem.saturation.hold(a)))
     k = minus(stage.solve(Q))
     response = stage.resp(k)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .trajectory import Call
 
@@ -22,6 +22,11 @@ class Player(Protocol):
     """A module together with its trainable parameters, seen through its parameter Jacobian f_θ."""
 
     names: tuple[str, ...]
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """Whose calls are the player's."""
+        ...
 
     @property
     def parameters(self) -> Params: ...

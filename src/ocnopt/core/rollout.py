@@ -12,6 +12,7 @@ Operations outside of modules count as linear.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -98,8 +99,8 @@ def require_whole(record: Record, gains: Sequence[Gain]) -> None:
     visits = [visit for visit in record.visits if visit.cotangents(1)]
     if any(visit.lost for visit in visits):
         raise Unrepeatable("lost an input")
-    modules = [visit.module for visit in visits]
-    if any(modules.count(module_of(gain)) != len(gain.stage.calls) for gain in gains):
+    seen = Counter(visit.module for visit in visits)
+    if any(sum(seen[module] for module in modules_of(gain)) != len(gain.stage.calls) for gain in gains):
         raise Unrepeatable("missed a call")
 
 
@@ -111,8 +112,8 @@ class Replay:
 
     def __init__(self, recorder: Recorder, problem: Problem, gains: Sequence[Gain]) -> None:
         self.recorder, self.problem = recorder, problem
-        self.gains = {module_of(gain): gain for gain in gains}
-        self.steps: dict[nn.Module, Step] = {}
+        self.gains = {module: gain for gain in gains for module in modules_of(gain)}
+        self.steps: dict[Gain, Step] = {}
         self.e: Tensor | None = None
         self.dz: list[Tensor] = []
         self.old: dict[int, Tensor] = {}
@@ -122,7 +123,8 @@ class Replay:
     def run(self, record: Record) -> list[Step]:
         """Steps of all stages. Parameters, buffers, attributes and generators are afterwards as before."""
         model = self.recorder.capture.model
-        players = [p for gain in self.gains.values() for p in gain.stage.player.parameters]
+        gains = list(dict.fromkeys(self.gains.values()))
+        players = [p for gain in gains for p in gain.stage.player.parameters]
         self.visits = iter(record.visits)
         with self.recorder.heard_by(self), attributes_kept(model), tensors_kept([*players, *model.buffers()]) as old:
             self.old = old
@@ -130,7 +132,7 @@ class Replay:
                 model(*record.args, **record.kwargs)
         if next(self.visits, None) is not None:
             raise Unrepeatable("replayed differently")
-        return [self.steps[module] for module in self.gains]
+        return [self.steps[gain] for gain in gains]
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The new state reaches an atom: at its first call a player reacts and moves."""
@@ -138,8 +140,9 @@ class Replay:
         inputs = tensors((args, kwargs))
         require_shapes(inputs, [z.shape for z in self.visit.inputs])
         self.dz = differences(inputs, self.visit.inputs) if self.steps else []
-        if module in self.gains and module not in self.steps:
-            self.move(module)
+        gain = self.gains.get(module)
+        if gain is not None and gain not in self.steps:
+            self.move(gain)
             self.dz = self.dz or [torch.zeros_like(z) for z in self.visit.inputs]
 
     def after(self, module: nn.Module, output: Any) -> None:
@@ -155,10 +158,9 @@ class Replay:
             raise Unrepeatable("replayed differently")
         return visit
 
-    def move(self, module: nn.Module) -> None:
+    def move(self, gain: Gain) -> None:
         """δθ for the deviation so far, and the parameters where the whole step will take them."""
-        gain = self.gains[module]
-        step = self.steps[module] = react(self.problem, gain, self.e)
+        step = self.steps[gain] = react(self.problem, gain, self.e)
         ball = gain.stage.previous or [None] * len(step.step)
         for p, d, u in zip(gain.stage.player.parameters, step.step, ball, strict=True):
             p.add_(self.problem.pace.whole(d, u).to(p.dtype))
@@ -199,8 +201,8 @@ class Replay:
         return next((dim for dim in (wanted, 0, 1) if x.dim() > dim and x.shape[dim] == self.batch), None)
 
 
-def module_of(gain: Gain) -> nn.Module:
-    return gain.stage.player.module  # type: ignore[attr-defined]
+def modules_of(gain: Gain) -> tuple[nn.Module, ...]:
+    return gain.stage.player.modules
 
 
 @torch.enable_grad()

@@ -27,7 +27,10 @@ LARGEST = 2**24
 class Metric(Protocol):
     """M_t, the curvature of one stage, as a symmetric positive definite operator."""
 
-    contains_own_block: bool
+    @property
+    def contains_own_block(self) -> bool:
+        """Whether M already holds the stage's own Gauss-Newton block."""
+        ...
 
     def solve(self, d: Params) -> Params:
         """M⁻¹ d; leading dimensions of d are broadcast."""

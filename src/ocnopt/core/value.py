@@ -29,12 +29,21 @@ class Backed(NamedTuple):
 class Value(Protocol):
     """The places where the kinds of value differ."""
 
+    @property
+    def by_sample(self) -> bool:
+        """Whether a part of the batch can stand for all of it."""
+        ...
+
     def start(self, C: Tensor, samples: Samples) -> tuple[Tensor, Samples]:
         """Terminal core and sample layout from the per-sample blocks C (N, r, r)."""
         ...
 
     def weigh(self, C: Tensor, x: Tensor) -> Tensor:
         """C x for x (N, r)."""
+        ...
+
+    def meet(self, stage: Stage, C: Tensor, a: Tensor | None, own: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(C, a) behind the stage as its player meets them; own (N, r): coordinates of v in Y, None for Y = v."""
         ...
 
     def backward(self, stage: Stage, C: Tensor, a: Tensor, response: Tensor) -> Backed:
@@ -53,6 +62,11 @@ class PerSample:
     there the plain form of the recursion applies and C passes unchanged. (Shrinking it there too is nearer to
     the dense solution at a unit step, but costs the Gram matrix of every layer and measured no better.)
     """
+
+    by_sample = True
+
+    def meet(self, stage: Stage, C: Tensor, a: Tensor | None, own: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return C, a
 
     def start(self, C: Tensor, samples: Samples) -> tuple[Tensor, Samples]:
         return C, samples
@@ -76,6 +90,8 @@ class OwnGains(PerSample):
     one, Y = v. Cores that the printed shrink would make negative are held at zero and counted.
     """
 
+    by_sample = False
+
     def __init__(self, tally: Tally | None = None) -> None:
         self.tally = Tally() if tally is None else tally
 
@@ -94,6 +110,11 @@ class OwnGains(PerSample):
 
 class Coupled:
     """C (R, R), R = N·r: exact for the batch, since −(κJᵀHJ + M)⁻¹g is one solve for all samples."""
+
+    by_sample = False
+
+    def meet(self, stage: Stage, C: Tensor, a: Tensor | None, own: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return C, a
 
     def start(self, C: Tensor, samples: Samples) -> tuple[Tensor, Samples]:
         if samples.weight is not None:

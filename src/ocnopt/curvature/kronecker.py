@@ -25,7 +25,7 @@ from .factors import Evidence, evidence, factor_A, factor_B, squared_products
 from .metrics import EigenMetric, KroneckerMetric
 
 FISHER = ("sampled", "given")
-OWN = ("updates", "A", "B", "inverse_A", "inverse_B", "damping", "U_A", "U_B", "S")
+OWN = ("updates", "A", "B", "inverse_A", "inverse_B", "damping", "s_A", "s_B", "U_A", "U_B", "S")
 """Names of the state that belongs to the player as a whole, kept with its first parameter."""
 
 
@@ -83,9 +83,13 @@ class Kronecker:
             for name in OWN:
                 state.pop(name, None)
 
-    def observe(self, player: MatrixPlayer, calls: Sequence[Call], batch: int, state: State, tally: Tally) -> None:
+    def evidence(self, player: MatrixPlayer, calls: Sequence[Call]) -> list[Evidence]:
+        """Rows of the calls of one step. A module called twice in a sweep sees the same samples twice."""
+        batch = sum({call.sweep: call.batch for call in calls}.values())
+        return evidence(player, calls, batch, self.rows)
+
+    def observe(self, parts: Sequence[Evidence], state: State, tally: Tally) -> None:
         """Update the running averages; evidence that is not finite is left out and counted."""
-        parts = evidence(player, calls, batch, self.rows)
         A, B = factor_A(parts, self.max_factor), factor_B(parts, self.max_factor)
         if not bool(A.isfinite().all() & B.isfinite().all()):
             tally["statistics not finite"] += 1
@@ -126,10 +130,9 @@ class KFAC(Kronecker):
     def renew(self, state: State, damping: float, tally: Tally) -> None:
         """Invert the damped factors; on failure the old inverses stay."""
         A, B = state["A"], state["B"]
-        pi = pi_factor(A, B)
-        root = math.sqrt(damping)
         try:
-            inverses = [damped_inverse(A, pi * root, tally), damped_inverse(B, root / pi, tally)]
+            pairs = zip((A, B), dampings(A, B, damping), strict=True)
+            inverses = [damped_inverse(X, d, tally) for X, d in pairs]
         except DecompositionError:
             tally["decomposition failed"] += 1
             return
@@ -178,7 +181,8 @@ class EKFAC(KFAC):
             state["S"] = carried(state["S"], turn(U_A, state["U_A"]), turn(U_B, state.get("U_B")))
         else:
             state["S"] = s_B[..., :, None] * s_A[..., None, :]
-        state.update({name: U for name, U in (("U_A", U_A), ("U_B", U_B)) if U is not None})
+        state.update(s_A=s_A, s_B=s_B, U_A=U_A)
+        state.update({} if U_B is None else {"U_B": U_B})
         return None
 
     def basis(self, B: Tensor, tally: Tally) -> tuple[Tensor, Tensor | None]:
@@ -211,6 +215,12 @@ def pi_factor(A: Tensor, B: Tensor) -> Tensor:
     mean_A, mean_B = (X.mean(-1)[:, None, None] if X.dim() == 2 else mean_diagonal(X) for X in (A, B))
     pi = (mean_A / mean_B).sqrt()
     return torch.where(pi.isfinite() & (pi > 0), pi, 1.0)
+
+
+def dampings(A: Tensor, B: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+    """π√λ for A and √λ/π for B, each (g, 1, 1)."""
+    pi, root = pi_factor(A, B), math.sqrt(damping)
+    return pi * root, root / pi
 
 
 def damped_inverse(A: Tensor, damping: Tensor, tally: Tally) -> Tensor:

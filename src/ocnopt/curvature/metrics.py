@@ -38,19 +38,51 @@ class DiagonalMetric:
         return Z, U, player.to_matrix(tuple(full))
 
 
+class MatrixMetric:
+    """M⁻¹ of a matrix player: into coordinates X (..., g, n_out, n_in), an inverse there, and back."""
+
+    contains_own_block = True
+    player: MatrixPlayer
+    scale: float
+
+    @property
+    def bases(self) -> tuple[Tensor | None, Tensor | None]:
+        """U_A and U_B (g, n, n) that turn the player's matrices into X, None for the identity."""
+        return None, None
+
+    def enter(self, d: Params) -> Tensor:
+        """X of a parameter-shaped d."""
+        raise NotImplementedError
+
+    def inverse(self, X: Tensor) -> Tensor:
+        """M⁻¹ X in these coordinates."""
+        raise NotImplementedError
+
+    def leave(self, X: Tensor) -> Params:
+        """The parameter-shaped d of X."""
+        raise NotImplementedError
+
+    def solve(self, d: Params) -> Params:
+        return self.leave(self.inverse(self.enter(d)))
+
+
 @dataclass(frozen=True)
-class KroneckerMetric:
+class KroneckerMetric(MatrixMetric):
     """M = (A ⊗ B)/scale by the inverses of A (g, n_in, n_in) and B (g, n_out, n_out)."""
 
     player: MatrixPlayer
     inverse_A: Tensor
     inverse_B: Tensor
     scale: float
-    contains_own_block = True
 
-    def solve(self, d: Params) -> Params:
-        X = self.player.to_matrix(d).to(self.inverse_A.dtype)
-        return self.player.from_matrix(self.scale * product(X, self.inverse_A, self.inverse_B))
+    def enter(self, d: Params) -> Tensor:
+        return self.player.to_matrix(d).to(self.inverse_A.dtype)
+
+    def inverse(self, X: Tensor) -> Tensor:
+        return self.scale * product(X, self.inverse_A, self.inverse_B)
+
+    def leave(self, X: Tensor) -> Params:
+        return self.player.from_matrix(X)
 
     def half(self, d: Params) -> Params:
         R_A, R_B = self.roots()
@@ -67,7 +99,7 @@ class KroneckerMetric:
 
 
 @dataclass(frozen=True)
-class EigenMetric:
+class EigenMetric(MatrixMetric):
     """M = U (S + λ) Uᵀ/scale in the Kronecker eigenbasis U_A ⊗ U_B, S (g, n_out, n_in); None is the identity."""
 
     player: MatrixPlayer
@@ -76,20 +108,27 @@ class EigenMetric:
     S: Tensor
     damping: float
     scale: float
-    contains_own_block = True
+
+    @property
+    def bases(self) -> tuple[Tensor | None, Tensor | None]:
+        return self.U_A, self.U_B
 
     @property
     def D(self) -> Tensor:
         """Inverse eigenvalues of M."""
         return self.scale / (self.S + self.damping)
 
-    def solve(self, d: Params) -> Params:
-        X = to_basis(self.player.to_matrix(d).to(self.S.dtype), self.U_A, self.U_B)
-        return self.player.from_matrix(from_basis(X * self.D, self.U_A, self.U_B))
+    def enter(self, d: Params) -> Tensor:
+        return to_basis(self.player.to_matrix(d).to(self.S.dtype), self.U_A, self.U_B)
+
+    def inverse(self, X: Tensor) -> Tensor:
+        return X * self.D
+
+    def leave(self, X: Tensor) -> Params:
+        return self.player.from_matrix(from_basis(X, self.U_A, self.U_B))
 
     def half(self, d: Params) -> Params:
-        X = to_basis(self.player.to_matrix(d).to(self.S.dtype), self.U_A, self.U_B)
-        return self.player.from_matrix(X * self.D.sqrt())
+        return self.player.from_matrix(self.enter(d) * self.D.sqrt())
 
     def rotate_rows(self, player: MatrixPlayer, Z: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         Z = Z if self.U_A is None else Z.to(self.S.dtype) @ self.U_A[:, None]

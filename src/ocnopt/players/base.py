@@ -38,6 +38,11 @@ class ModulePlayer:
         return tuple(getattr(self.module, name) for name in self.names)
 
     @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """Whose calls are the player's."""
+        return (self.module,)
+
+    @property
     def dtype(self) -> torch.dtype:
         return torch.promote_types(self.parameters[0].dtype, torch.float32)
 

@@ -1,0 +1,108 @@
+"""One step of the game: who shares a stage now, in which metric they move, and what they learn for the next."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from torch import nn
+
+from ..core.stage import Stage
+from ..curvature.diagonal import State
+from ..curvature.factors import Evidence
+from ..linalg.symmetric import Tally
+from .alignment import Alignments
+from .blocks import Block, check_blocks, find_stages
+from .coalition import Side, alone, together
+from .cross import Cross, cross_of, recall, remember
+from .kinds import Deal, Kind
+from .metrics import Pair
+
+
+class Game:
+    """Coalitions on the blocks of a model.
+
+    kind: what their members know of each other.  alignments: who sits where.  tally: counts fallbacks.
+    States are those of a seat's first parameter, by the path of its module.
+    """
+
+    def __init__(self, kind: Kind, alignments: Alignments, tally: Tally) -> None:
+        self.kind, self.alignments, self.tally = kind, alignments, tally
+        self.pairs = [pair for block in alignments.blocks for pair in pairs_of(block)] if kind.cooperates else []
+
+    def observe(
+        self, evidence: Mapping[str, Sequence[Evidence]], states: Mapping[str, State], memory: Callable[[int], float]
+    ) -> None:
+        """Update the cross blocks of all pairs that some alignment puts together.
+
+        memory: averaging coefficient after so many updates, the curvature's own.
+        """
+        for u, v in self.pairs:
+            if not (u in evidence and v in evidence and states[u].get("updates")):
+                continue
+            found = cross_of(evidence[u], evidence[v])
+            if found is not None:
+                remember(states[u], v, found, memory(states[u]["updates"]))
+
+    def sides(self, stages: Sequence[Stage], states: Mapping[str, State], damping: float) -> list[Side]:
+        """The stages of this step with coalitions in them, each at the place of its first member."""
+        by_path = {stage.label: stage for stage in stages}
+        coalitions = [[path for path in c if path in by_path] for c in self.alignments.coalitions()]
+        lead = {c[0]: c for c in coalitions if len(c) > 1}
+        joined = {path for c in lead.values() for path in c}
+        sides = []
+        for stage in stages:
+            if stage.label in lead:
+                members = [by_path[path] for path in lead[stage.label]]
+                sides.append(self.together(members, [states[member.label] for member in members], damping))
+            elif stage.label not in joined:
+                sides.append(alone(stage))
+        return sides
+
+    def together(self, members: Sequence[Stage], states: Sequence[State], damping: float) -> Side:
+        """The members as one stage in the joint metric of this kind of game."""
+        cross = self.cross_blocks(members, states) if self.kind.cooperates else {}
+        return together(members, self.kind.metric(Deal(members, states, cross, damping, self.tally)))
+
+    def cross_blocks(self, members: Sequence[Stage], states: Sequence[State]) -> dict[Pair, Cross]:
+        """The cross blocks that are known, by the numbers of their players."""
+        whole = [j for j, state in enumerate(states) if has_whole_factors(state)]
+        found = {(u, v): recall(states[u], members[v].label, states[v]) for u, v in combinations(whole, 2)}
+        return {pair: P for pair, P in found.items() if P is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.alignments.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.alignments.load_state_dict(state)
+
+
+def game_on(
+    model: nn.Module, kind: Kind | None, alignment: str | int, blocks: Sequence[Block] | None, seed: int, tally: Tally
+) -> Game | None:
+    """The game on the given blocks of a model, or on those that can be found; None where none is played.
+
+    Raises ValueError where a block names what the model does not have.
+    """
+    if kind is None:
+        return None
+    if blocks is None:
+        stages = find_stages(model)
+        if stages.note:
+            warnings.warn(f"game: {stages.note}", stacklevel=5)
+        blocks = stages.blocks
+    check_blocks(blocks, model)
+    return Game(kind, Alignments(blocks, alignment, seed), tally)
+
+
+def has_whole_factors(state: State) -> bool:
+    """A factor of which only the diagonal is kept has no basis that a cross block could be turned into."""
+    return all(side in state and state[side].dim() == 3 for side in "AB")
+
+
+def pairs_of(block: Block) -> Iterator[tuple[str, str]]:
+    """Every two modules that some alignment of the block puts at one stage, in the order in which it names them."""
+    seated = (coalition for arm in range(block.arms) for coalition in block.aligned(arm))
+    yield from dict.fromkeys(pair for coalition in seated for pair in combinations(coalition, 2))
