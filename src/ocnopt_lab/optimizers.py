@@ -27,7 +27,7 @@ _CLASSES: dict[str, type[optim.Optimizer]] = {
     "sgd": optim.SGD,
     "rmsprop": optim.RMSprop,
 }
-_CONTROL = {"curvature", "terminal", "value", "rollout", "search", "feedback", "damping"}
+_CONTROL = {"curvature", "terminal", "value", "rollout", "search", "feedback", "damping", "game", "alignment"}
 _OPTIONS = {
     "ocnopt": _CONTROL | {"lr", "weight_decay", "momentum", "betas"},
     "adam": {"lr", "weight_decay", "betas"},
@@ -50,7 +50,7 @@ class OptimizerConfig:
     terminal: str | None = None
     """ocnopt: the terminal factor (auto, gradient, true-vs-rest, gauss-newton, fisher)."""
     value: str | None = None
-    """ocnopt: the value function (per-sample, coupled, own-gains)."""
+    """ocnopt: the value function (per-sample, coupled, own-gains, robust)."""
     rollout: str | None = None
     """ocnopt: the forward pass of the policy (linear, nonlinear)."""
     search: str | None = None
@@ -59,6 +59,10 @@ class OptimizerConfig:
     """ocnopt: strength of the feedback, 0 is the base optimizer and 1 the full policy."""
     damping: float | None = None
     """ocnopt: damping of the curvature."""
+    game: str | None = None
+    """ocnopt: of layers that share a stage (off, feedback-nash, cooperative, cooperative-product)."""
+    alignment: str | None = None
+    """ocnopt: where a shortcut's layers sit in their block (bandit, first, last, or a number from 0 on)."""
     weight_decay: float | None = None
     """Weight decay."""
     momentum: float | None = None
@@ -69,11 +73,14 @@ class OptimizerConfig:
     @property
     def label(self) -> str:
         """A short name for folders, tables and legends: ocnopt-rmsprop, adam."""
-        return f"{self.name}-{self.curvature}" if self.curvature else self.name
+        return "-".join(part for part in (self.name, self.curvature, self.game) if part)
 
     def given(self) -> dict[str, Any]:
         """The options that are not left out."""
-        return {key: value for key, value in asdict(self).items() if key != "name" and value is not None}
+        given = {key: value for key, value in asdict(self).items() if key != "name" and value is not None}
+        if self.alignment is not None and self.alignment.isdecimal():
+            given["alignment"] = int(self.alignment)
+        return given
 
     def options(self) -> dict[str, Any]:
         """The given options over the defaults of this table."""

@@ -15,6 +15,7 @@ from page_parts import ROOT, Table, code, tables
 
 from ocnopt import OCNOpt, curvature
 from ocnopt.core import search, terminal
+from ocnopt.game import kinds
 from ocnopt.options import ROLLOUTS, SEARCHES, TERMINALS, VALUES
 from ocnopt_lab.runs import folder
 
@@ -22,6 +23,7 @@ OPTIONS, TROUBLE, RUNS = (ROOT / "docs" / name for name in ("options.md", "troub
 CLASSES = {
     **{kind.__name__: kind for kind in curvature.TABLE.values()},
     **{kind.__name__: kind for kind in (terminal.Auto, terminal.Gradient, terminal.Fisher, search.Model)},
+    **{kind.__name__: kind for kind in (kinds.Cooperative, kinds.ProductCooperative)},
 }
 NAMES = {
     "curvature": curvature.TABLE,
@@ -29,6 +31,7 @@ NAMES = {
     "value": VALUES,
     "rollout": ROLLOUTS,
     "search": SEARCHES,
+    "game": kinds.KINDS,
 }
 
 
@@ -66,8 +69,8 @@ def test_arguments_and_defaults_are_those_of_the_optimizer() -> None:
 @pytest.mark.parametrize("axis", NAMES)
 def test_names_are_those_that_are_accepted(axis: str) -> None:
     found = {code(row[0])[0]: row[1].strip("`") for row in under(OPTIONS, axis).rows}
-    kinds = {name: make() if axis == "search" else make for name, make in NAMES[axis].items()}
-    known = {name: type(x).__name__ if axis == "search" else x.__name__ for name, x in kinds.items()}
+    made = {name: make() if axis in ("search", "game") else make for name, make in NAMES[axis].items()}
+    known = {name: getattr(x, "__name__", type(x).__name__) for name, x in made.items()}
     assert found == {name: "none" if kind == "NoneType" else kind for name, kind in known.items()}
 
 
@@ -136,3 +139,4 @@ def test_counts_are_those_of_the_code() -> None:
 def test_files_of_a_run_are_listed() -> None:
     listed = {name for row in under(RUNS, "The run folder").rows for name in code(row[0])}
     assert {folder.CONFIG, folder.METRICS, folder.SUMMARY, folder.CURVES} <= listed
+    assert {folder.ALIGNMENTS, folder.ALIGNMENTS_PICTURE} <= listed

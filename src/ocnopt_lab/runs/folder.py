@@ -12,6 +12,7 @@ from ocnopt_lab.errors import LabError, writing
 from ocnopt_lab.runs.config import RunConfig
 
 CONFIG, METRICS, SUMMARY, CURVES = "config.json", "metrics.jsonl", "summary.json", "curves.png"
+ALIGNMENTS, ALIGNMENTS_PICTURE = "alignments.json", "alignments.png"
 Row = dict[str, Any]
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ocnopt_lab import data, problems
 from ocnopt_lab.errors import INTERRUPTED, LabError
-from ocnopt_lab.runs import checkpoint, curves, environment, folder
+from ocnopt_lab.runs import alignments, checkpoint, curves, environment, folder
 from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.display import Display
 from ocnopt_lab.runs.folder import Metrics, Row
@@ -150,8 +150,17 @@ class Session:
         folder.write_json(self.path / folder.SUMMARY, summary)
         config = self.trainer.config
         curve = curves.Curve(config.optimizer.label, config.optimizer.label, self.metrics.epochs())
-        curves.draw(self.path / folder.CURVES, f"{config.problem}, seed {config.seed}", [curve])
+        title = f"{config.problem}, seed {config.seed}"
+        curves.draw(self.path / folder.CURVES, title, [curve])
+        self._draw_alignments(title)
         return summary
+
+    def _draw_alignments(self, title: str) -> None:
+        """What the bandits of a game have chosen, where there were any."""
+        decisions = self.trainer.decisions()
+        if any(decisions.values()):
+            folder.write_json(self.path / folder.ALIGNMENTS, decisions)
+            alignments.draw(self.path / folder.ALIGNMENTS_PICTURE, title, decisions)
 
     def _summary(self) -> Row:
         config, counters = self.trainer.config, self.trainer.counters

@@ -146,6 +146,10 @@ class Trainer:
         """The optimizer's own numbers, where it has any."""
         return dict(self.optimizer.diagnostics()) if hasattr(self.optimizer, "diagnostics") else {}
 
+    def decisions(self) -> dict[str, Any]:
+        """Alignments that the optimizer's bandits have chosen, where it plays a game."""
+        return dict(self.optimizer.decisions()) if hasattr(self.optimizer, "decisions") else {}
+
     def state_dict(self) -> dict[str, Any]:
         """All that a later process needs to go on bit for bit."""
         return {
