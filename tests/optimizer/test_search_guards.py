@@ -29,8 +29,9 @@ WEIGHTS = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
 @pytest.mark.parametrize(
     ("model", "floor"),
     [
-        (Model(), 0.2 / 32),
+        (Model(), 2.0 / 32),
         (Model(noise=0.5), 0.5 / 32),
+        (Model(noise=2.0, start=0.01), 0.01),
         (Model(damping=0.03), 0.03),
         (Model(damping=0.03, noise=9), 0.03),
     ],
@@ -47,12 +48,12 @@ def test_damping_goes_down_to_the_noise_of_the_batch(model: Model, floor: float)
 @pytest.mark.parametrize("parts", [1, 2])
 def test_the_noise_is_that_of_all_samples_of_a_step(parts: int) -> None:
     model = mlp()
-    optimizer = OCNOpt(model, search=Model(start=1e-6), feedback_samples=2)
+    optimizer = OCNOpt(model, search=Model(start=1e-6, noise=1.1e-5), feedback_samples=2)
     x, y = batch(0, size=12)
     for rows in torch.arange(12).chunk(parts):
         F.cross_entropy(model(x[rows]), y[rows]).backward()
     optimizer.step()
-    assert optimizer.diagnostics()["damping"] == pytest.approx(0.2 / 12)
+    assert optimizer.diagnostics()["damping"] == pytest.approx(1.1e-5 / 12)
 
 
 # what a step may promise

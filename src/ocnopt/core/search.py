@@ -95,7 +95,7 @@ class Model:
 
     longest: tuple[float, float] = (1.0, 1.0)
     damping: float | None = None
-    noise: float = 0.2
+    noise: float = 2.0
     start: float = 1.0
     promise: float = 1.0
     decay: float = 0.85
@@ -122,8 +122,8 @@ class Model:
         return alpha * (self.promise * loss / promised)
 
     def floor(self, batch: int) -> float:
-        """The smallest λ for batches of so many samples."""
-        return self.noise / batch if self.damping is None else self.damping
+        """The smallest λ for batches of so many samples, no larger than the first."""
+        return min(self.noise / batch, self.start) if self.damping is None else self.damping
 
 
 @dataclass
