@@ -33,7 +33,7 @@ def convolutional(pools: tuple[bool, ...], dense: int) -> Factory:
     """3x3 convolutions of 32 channels with ReLU, a 2x2 max-pool after those where `pools` says so, two dense layers."""
 
     def build(in_shape: Shape, classes: int) -> nn.Module:
-        channels, height, width = _image_shape(in_shape, 2 ** sum(pools))
+        channels, height, width = image_shape(in_shape, 2 ** sum(pools))
         modules: list[nn.Module] = []
         for pool in pools:
             modules += [nn.Conv2d(channels, _CHANNELS, 3, padding=1), nn.ReLU()]
@@ -47,7 +47,7 @@ def convolutional(pools: tuple[bool, ...], dense: int) -> Factory:
     return build
 
 
-def _image_shape(in_shape: Shape, smallest: int) -> tuple[int, int, int]:
+def image_shape(in_shape: Shape, smallest: int) -> tuple[int, int, int]:
     if len(in_shape) != 3:
         raise LabError(f"A convolutional network needs images; one sample has shape {in_shape}: choose an fcn problem.")
     channels, height, width = in_shape

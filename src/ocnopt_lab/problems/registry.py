@@ -10,9 +10,12 @@ from torch.nn.functional import cross_entropy
 
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.problems.networks import Factory, convolutional, fully_connected
+from ocnopt_lab.problems.residual import inception, residual
 
 _IMAGE_CNN = convolutional(pools=(True, True, True), dense=64)
 _CIFAR_CNN = convolutional(pools=(False, True, False, True), dense=128)
+_RESNET = residual(stem=8, widths=(16, 32, 64))
+_INCEPTION = inception(stem=16, widths=(8, 16))
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ PROBLEMS = {
         Problem("fashion-mnist-fcn", "5 dense layers, tanh, width 32", "fashion_mnist", fully_connected(32), 32, 3),
         Problem("fashion-mnist-cnn", "3 convolutions, 2 dense layers, ReLU", "fashion_mnist", _IMAGE_CNN, 128, 3),
         Problem("cifar10-cnn", "4 convolutions, 2 dense layers, ReLU", "cifar10", _CIFAR_CNN, 128, 3),
+        Problem("resnet-small", "3 residual blocks with 1x1 shortcuts, batch norm", "fashion_mnist", _RESNET, 128, 3),
+        Problem("inception-small", "2 inception modules, 4 branches, batch norm", "fashion_mnist", _INCEPTION, 128, 3),
     )
 }
 
