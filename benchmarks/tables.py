@@ -54,7 +54,7 @@ def _result(run: Run, summary: dict[str, Any]) -> Result:
 
 def page(results: Sequence[Result], seeds: int, command: str, jobs: int) -> str:
     """Tables, verdicts and circumstances as Markdown."""
-    blocks = [f"```bash\n{command}\n```", _circumstances(results, jobs)]
+    blocks = [f"```bash\n{command}\n```", circumstances(results, jobs)]
     for problem in dict.fromkeys(result.problem for result in results):
         blocks += [f"**{problem}**", _table(by_method(results, problem)), _verdict(results, problem, seeds)]
     return "\n\n".join(blocks) + "\n"
@@ -137,7 +137,7 @@ def _verdict(results: Sequence[Result], problem: str, seeds: int) -> str:
     )
 
 
-def _circumstances(results: Sequence[Result], jobs: int) -> str:
+def circumstances(results: Sequence[Result], jobs: int) -> str:
     """Hardware and versions; one line per distinct machine."""
     lines = dict.fromkeys(_machine(result.environment) for result in results)
     at_once = f"{jobs} runs at a time" if jobs > 1 else "one run at a time"

@@ -9,125 +9,31 @@ What is finished is kept: after Ctrl-C the same command goes on where it stopped
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-from pages import insert
-from rich.console import Console
-from rich.markdown import Markdown
-from runner import Run, run_all
-from tables import Result, page, results_of, to_json
-
-from ocnopt_lab import problems
-from ocnopt_lab.errors import INTERRUPTED, LabError, writing
-from ocnopt_lab.runs import folder
-
-_NOT_IN_COMMAND = {"out", "data_dir", "write"}
+from runner import Run
+from study import Study
+from tables import Result, page
 
 
 @dataclass(frozen=True)
-class ThreeEpochs:
+class ThreeEpochs(Study):
     """OCNOpt without a learning rate against Adam swept over three."""
 
-    problems: tuple[str, ...] = ("fashion-mnist-cnn", "mnist-fcn", "cifar10-cnn")
-    """Problems, see `ocnopt problems`."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of the initial weights and of the batch order, the same for all methods."""
-    adam_lrs: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
-    """Learning rates of Adam; each falls linearly to zero."""
-    epochs: int = 3
-    """Epochs of every run."""
-    jobs: int = 1
-    """Runs at the same time. More than one makes the seconds of all of them less exact."""
-    threads: int = 1
-    """Threads of torch in every run."""
-    out: Path = Path("runs/three-epochs")
-    """Folder for the runs, results.json and results.md."""
-    data_dir: Path | None = None
-    """Folder with the data, as for `ocnopt train`."""
-    write: Path | None = None
-    """A page to put the tables into, between its markers for three-epochs."""
+    SCRIPT = "three_epochs"
+    SECTION = "three-epochs"
 
-    def run(self, console: Console) -> int:
-        """Runs what is missing, then writes the results of all that is there."""
-        runs = self.plan()
-        self.check(runs)
-        try:
-            run_all(console, runs, self.epochs, self.jobs)
-        finally:
-            self.report(console, runs)
-        if self.write:
-            insert(self.write, "three-epochs", (self.out / "results.md").read_text())
-        return 0
+    problems: tuple[str, ...] = ("fashion-mnist-cnn", "mnist-fcn", "cifar10-cnn")
+    out: Path = Path("runs/three-epochs")
 
     def methods(self) -> dict[str, tuple[str, ...]]:
-        """Name of each method and the options it is run with."""
-        adam = {f"adam-{lr:g}": ("--optimizer.name", "adam", "--optimizer.lr", repr(lr)) for lr in self.adam_lrs}
-        return {"ocnopt": (), **adam}
+        return {"ocnopt": (), **super().methods()}
 
-    def plan(self) -> list[Run]:
-        """All runs in the order they are done in."""
-        common = ("--epochs", str(self.epochs), "--threads", str(self.threads), "--schedule", "linear")
-        if self.data_dir:
-            common += ("--data-dir", str(self.data_dir))
-        return [
-            Run(problem, method, seed, self.out / f"{problem}-{method}-{seed}", (*options, *common))
-            for seed in self.seeds
-            for problem in self.problems
-            for method, options in self.methods().items()
-        ]
-
-    def check(self, runs: list[Run]) -> None:
-        """A sentence for what cannot be, before the first run starts."""
-        for name in self.problems:
-            problems.get(name)
-        if min(self.jobs, self.epochs, self.threads) < 1:
-            raise LabError("--jobs, --epochs and --threads must be at least 1.")
-        wanted = {"epochs": self.epochs, "threads": self.threads}
-        for run in runs:
-            if (run.path / folder.CONFIG).exists():
-                found = folder.read_config(run.path).to_dict()
-                if any(found[key] != value for key, value in wanted.items()):
-                    raise LabError(f"{run.path} was run with other --epochs or --threads; choose another --out.")
-
-    def report(self, console: Console, runs: list[Run]) -> None:
-        """Writes results.json and results.md from the runs that are complete, and shows the tables."""
-        results: list[Result] = results_of(runs)
-        if not results:
-            return
-        text = page(results, len(self.seeds), self.command(), self.jobs)
-        folder.write_json(self.out / "results.json", to_json(results, len(self.seeds), self.command()))
-        with writing(self.out / "results.md"):
-            (self.out / "results.md").write_text(text)
-        console.print(Markdown(text))
-        console.print(f"Results: {self.out / 'results.md'}", soft_wrap=True, highlight=False)
-
-    def command(self) -> str:
-        """What to type to get these results: the options that decide numbers and differ from the defaults."""
-        words = ["python benchmarks/three_epochs.py"]
-        for option in fields(self):
-            value = getattr(self, option.name)
-            if option.name not in _NOT_IN_COMMAND and value != option.default:
-                values = value if isinstance(value, tuple) else (value,)
-                words += [
-                    f"--{option.name.replace('_', '-')}",
-                    *(f"{x:g}" if type(x) is float else f"{x}" for x in values),
-                ]
-        return " ".join(words)
-
-
-def main() -> int:
-    """The exit code; an expected failure is one line on stderr."""
-    try:
-        return tyro.cli(ThreeEpochs, description=__doc__).run(Console())
-    except LabError as error:
-        print(f"three_epochs: {error}", file=sys.stderr)
-        return error.code
-    except KeyboardInterrupt:
-        print("three_epochs: interrupted.", file=sys.stderr)
-        return INTERRUPTED
+    def text(self, results: Sequence[Result], runs: Sequence[Run]) -> str:
+        return page(results, len(self.seeds), self.command(), self.jobs)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ThreeEpochs.main(__doc__))

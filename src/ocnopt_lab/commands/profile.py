@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 from ocnopt_lab import data, problems
 from ocnopt_lab.errors import LabError, writing
 from ocnopt_lab.profiling import memory, report, timing
-from ocnopt_lab.profiling.variants import VARIANTS
+from ocnopt_lab.profiling.variants import GAMES, VARIANTS
 from ocnopt_lab.runs import environment, folder
 from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.trainer import Trainer
@@ -36,6 +36,8 @@ class Profile:
     """Steps of every variant before the first round; the memory is measured over as many."""
     threads: int | None = None
     """Threads of torch. Left out: torch's own choice."""
+    games: bool = False
+    """Also the games of layers that share a stage, for residual and inception networks."""
     data_dir: Path | None = None
     """Folder with the data, as for `ocnopt train`."""
     out: Path | None = None
@@ -69,7 +71,8 @@ class Profile:
         base = RunConfig(
             problem.name, epochs=1, batch_size=size, schedule="constant", data_dir=data_dir, threads=self.threads
         )
-        return {name: replace(base, optimizer=optimizer) for name, optimizer in VARIANTS.items()}
+        variants = {**VARIANTS, **(GAMES if self.games else {})}
+        return {name: replace(base, optimizer=optimizer) for name, optimizer in variants.items()}
 
     def _time(self, console: Console, configs: dict[str, RunConfig]) -> dict[str, Any]:
         if self.threads is not None:

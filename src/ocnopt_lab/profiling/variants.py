@@ -14,3 +14,10 @@ VARIANTS = {
     "ocnopt default": OptimizerConfig("ocnopt"),
     "ocnopt adam, nonlinear": OptimizerConfig("ocnopt", curvature="adam", search="fixed", rollout="nonlinear"),
 }
+GAMES = {
+    "ocnopt feedback-nash": OptimizerConfig("ocnopt", game="feedback-nash", alignment="last"),
+    "ocnopt cooperative": OptimizerConfig("ocnopt", game="cooperative", alignment="last"),
+    "ocnopt cooperative, bandit": OptimizerConfig("ocnopt", game="cooperative", alignment="bandit"),
+    "ocnopt cooperative-product": OptimizerConfig("ocnopt", game="cooperative-product", alignment="last"),
+}
+"""For networks whose layers share stages."""
