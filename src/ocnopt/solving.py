@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +16,11 @@ from .core.stage import Stage, minus
 from .core.terminal import Terminal
 from .core.value import Value
 from .curvature import Kronecker
-from .curvature.metrics import DiagonalMetric
 from .game.coalition import Side, alone
 from .game.play import Game
 from .gathering import Boundary, Turn, boundary_of, stage_of
 from .linalg.symmetric import Tally
+from .measuring import Factors, diagonal_metric, measure_diagonals
 from .updates import Clock, Fixed, Played, Searched, diagonal_of
 
 
@@ -46,7 +45,7 @@ class Solver:
     def step(self, turns: Sequence[Turn], capture: Capture, clock: Clock) -> float | None:
         """Move all parameters of the turns. Returns the loss, where the trajectory shows it."""
         self.decay(turns)
-        self.measure(turns, capture, clock)
+        self.measure(turns, clock)
         playing = [turn for turn in turns if turn.feedback]
         played = None
         if playing and (self.feedback > 0 or self.method.needs_responses):
@@ -67,54 +66,20 @@ class Solver:
             pairs = zip(turn.gradients, turn.params, turn.groups, strict=True)
             turn.gradients = [g.add(p, alpha=w) if (w := group["weight_decay"]) else g for g, p, group in pairs]
 
-    def measure(self, turns: Sequence[Turn], capture: Capture, clock: Clock) -> None:
+    def measure(self, turns: Sequence[Turn], clock: Clock) -> None:
         """Update the statistics and give every turn its metric."""
-        curvature = self.method.curvature
-        damping = self.method.damping(clock)
+        curvature, damping = self.method.curvature, self.method.damping(clock)
         if isinstance(curvature, Kronecker):
             matrices = [turn for turn in turns if turn.player is not None and turn.player.is_matrix]
-            for j, turn in enumerate(matrices):
-                self.observe(curvature, turn, clock["step"], j * curvature.decompose_every // len(matrices), damping)
-        rest = [turn for turn in turns if not turn.kronecker]
-        self.measure_diagonals(rest)
-        if self.game is not None and isinstance(curvature, Kronecker):
-            seen = {turn.seat.path: turn for turn in turns if turn.evidence}
-            evidence = {path: turn.evidence for path, turn in seen.items()}
-            self.game.observe(evidence, {path: turn.state for path, turn in seen.items()}, curvature.memory)
-        for turn in turns:
-            self.give_metric(turn, damping)
-
-    def observe(self, curvature: Kronecker, turn: Turn, step: int, offset: int, damping: float) -> None:
-        """Kronecker statistics and decompositions of one turn, when they are due."""
-        state = turn.state
-        curvature.fit(turn.player, state)  # type: ignore[arg-type]
-        if turn.calls and curvature.statistics_due(step):
-            turn.evidence = curvature.evidence(turn.player, turn.calls)  # type: ignore[arg-type]
-            curvature.observe(turn.evidence, state, self.tally)
-        if "A" in state and (curvature.decomposition_due(step, offset) or curvature.stale(state, damping)):
-            curvature.renew(state, damping, self.tally)
-        turn.kronecker = curvature.ready(state)
-
-    def measure_diagonals(self, turns: Sequence[Turn]) -> None:
-        """Second moments of all parameters that take a diagonal metric."""
-        rule, _ = diagonal_of(self.method.curvature)
-        by_group: dict[int, list[tuple[Any, ...]]] = {}
-        for turn in turns:
-            for entry in zip(turn.gradients, turn.states, turn.groups, strict=True):
-                by_group.setdefault(id(entry[2]), []).append(entry)
-        for entries in by_group.values():
-            gradients, states, groups = (list(column) for column in zip(*entries, strict=True))
-            rule.statistics(gradients, states, groups[0])
-
-    def give_metric(self, turn: Turn, damping: float) -> None:
-        scale = self.method.scale(turn)
-        curvature = self.method.curvature
-        if turn.kronecker and isinstance(curvature, Kronecker):
-            turn.metric = curvature.metric(turn.player, turn.state, damping, scale[0])  # type: ignore[arg-type]
-            return
+            Factors(curvature, self.game, self.tally).measure(matrices, clock["step"], damping)
         rule, _ = diagonal_of(curvature)
-        pairs = zip(turn.states, turn.groups, strict=True)
-        turn.metric = DiagonalMetric([rule.denominators([state], group)[0] for state, group in pairs], scale)
+        measure_diagonals(rule, [turn for turn in turns if not turn.kronecker])
+        for turn in turns:
+            scale = self.method.scale(turn)
+            if turn.kronecker and isinstance(curvature, Kronecker):
+                turn.metric = curvature.metric(turn.player, turn.state, damping, scale[0])  # type: ignore[arg-type]
+            else:
+                turn.metric = diagonal_metric(rule, turn, scale)
 
     def play(self, turns: Sequence[Turn], boundary: Boundary, clock: Clock) -> Played:
         """Steps of all turns with feedback, from the passes of the core."""

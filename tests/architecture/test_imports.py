@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("players", "curvature"),
     ("game",),
-    ("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "planning", "stateful"),
+    ("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "planning", "measuring", "stateful"),
     ("optim",),
     ("__init__",),
 )

@@ -19,7 +19,7 @@ from ocnopt import OCNOpt, solving
 from ocnopt.core.bellman import Gain, Problem, backward_pass
 from ocnopt.core.stage import Stage
 from ocnopt.curvature import EKFAC, KFAC, Curvature
-from ocnopt.game import coalition, cross, kinds
+from ocnopt.game import coalition, cross
 from ocnopt.game import metrics as joint_metrics
 from ocnopt.game.blocks import Block
 from ocnopt.game.coalition import together
@@ -177,7 +177,7 @@ def basis_of(layer: nn.Module, block: joint_metrics.MatrixMetric) -> Tensor:
 # named special cases
 
 
-def members_of(s: Scene, kind: Kind, cross_blocks: dict) -> tuple[list[Stage], kinds.Deal]:
+def members_of(s: Scene) -> list[Stage]:
     """The coalition's members as stages of their own."""
     metric = s.stage.metric
     players = s.stage.player.members
@@ -185,12 +185,12 @@ def members_of(s: Scene, kind: Kind, cross_blocks: dict) -> tuple[list[Stage], k
     gradients = s.stage.player.divided(s.stage.gradient)
     triples = zip(players, metric.blocks, calls, gradients, strict=True)
     stages = [Stage(p, m, c, g, s.stage.samples, s.stage.rank) for p, m, c, g in triples]
-    return stages, kinds.Deal(stages, [{} for _ in stages], cross_blocks, DAMPING, Tally())
+    return stages
 
 
 def test_a_coalition_of_one_is_that_player() -> None:
     s = scene(oracle.TwoBranches(nn.Tanh()), TWO, CURVATURES["kfac"])
-    (left, _), _ = members_of(s, EXACT, {})
+    left, _ = members_of(s)
     for metric in (BlockDiagonal([left.metric], [2]), Joint([left.metric], [2], {}, [None], 1e-2, 8)):
         one = together([left], metric).stage
         c, d = torch.randn(6, one.rank).double(), tuple(torch.randn_like(g) for g in left.gradient)
@@ -370,7 +370,7 @@ MUTATIONS = {
     "cross blocks left out": (Joint, "couple", without_cross),
     "one player does not see the other": (Joint, "couple", one_sided),
     "inputs of the cross block too large": (cross, "rows_of", sums_not_means),
-    "cross blocks not turned into the eigenbasis": (kinds, "in_coordinates", lambda real: lambda P, u, v: P),
+    "cross blocks not turned into the eigenbasis": (cross, "rotated", lambda real: lambda X, U, V: X),
     "the learning rate left out of the cross blocks": (
         Joint,
         "weigh",

@@ -74,24 +74,56 @@ def rows_of(part: Evidence, m: int, flatten: bool) -> Rows:
     return Rows(Z.mean(1), U.sum(2) / Z.shape[1] ** 0.5)
 
 
-def keys(path: str) -> tuple[str, str]:
-    """Names under which a player keeps A and B of its cross block with the player at ``path``."""
-    return f"cross_A {path}", f"cross_B {path}"
+# Cross blocks are kept in the state of the player on the left: running averages, and those of the moment when both
+# players decomposed their factors, turned into the coordinates of these decompositions.
+
+
+def keys(kind: str, path: str) -> tuple[str, str]:
+    """Names under which A and B of the cross block with the player at ``path`` are kept."""
+    return f"{kind}_A {path}", f"{kind}_B {path}"
 
 
 def remember(state: State, path: str, new: Cross, keep: float) -> None:
-    """Update the running averages in the state of the left player."""
+    """Update the running averages."""
     if not bool(new.A.isfinite().all() & new.B.isfinite().all()):
         return
-    for key, value in zip(keys(path), new, strict=True):
+    for key, value in zip(keys("cross", path), new, strict=True):
         if key in state and state[key].shape != value.shape:  # a bias was frozen or thawed
             del state[key]
         average(state, key, value, keep)
 
 
-def recall(state: State, path: str, other: State) -> Cross | None:
+def recall(state: State, path: str, other: State, kind: str = "cross") -> Cross | None:
     """The running averages; None where there are none yet, or none that fit the own factors of both players."""
-    found = [state.get(key) for key in keys(path)]
+    found = [state.get(key) for key in keys(kind, path)]
     sizes = [(state[side].shape[-1], other[side].shape[-1]) for side in "AB"]
     fits = all(x is not None and x.shape == size for x, size in zip(found, sizes, strict=True))
     return Cross(*found) if fits else None  # type: ignore[arg-type]
+
+
+def has_whole_factors(state: State) -> bool:
+    """A factor of which only the diagonal is kept has no basis that a cross block could be turned into."""
+    return all(side in state and state[side].dim() == 3 for side in "AB")
+
+
+def turn(state: State, path: str, other: State, step: int) -> None:
+    """Turn the running averages into the eigenbases that both players have since this step."""
+    P = recall(state, path, other)
+    if P is None:
+        return
+    bases = ((state.get(f"U_{side}"), other.get(f"U_{side}")) for side in "AB")
+    turned = (rotated(X, U, V) for X, (U, V) in zip(P, bases, strict=True))
+    state.update(zip(keys("turned", path), turned, strict=True))
+    state[f"turned {path}"] = step
+
+
+def recall_turned(state: State, path: str, other: State) -> Cross | None:
+    """The cross block in the coordinates of both; None where either has been decomposed again without the other."""
+    moments = {state.get(f"turned {path}"), state.get("decomposed"), other.get("decomposed")}
+    return recall(state, path, other, "turned") if len(moments) == 1 and None not in moments else None
+
+
+def rotated(X: Tensor, U: Tensor | None, V: Tensor | None) -> Tensor:
+    """Uᵀ X V with bases (1, n, n), None for the identity; X itself, of which averages must not write into, copied."""
+    X = X if U is None else U[0].mT @ X
+    return X.clone() if U is None and V is None else X if V is None else X @ V[0]

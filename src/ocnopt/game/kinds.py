@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Protocol
 
 from torch import Tensor
@@ -14,20 +15,26 @@ from ..curvature.diagonal import State
 from ..curvature.kronecker import dampings
 from ..curvature.metrics import EigenMetric, MatrixMetric
 from ..linalg.symmetric import Tally, add_diagonal
-from .cross import Cross
-from .metrics import BlockDiagonal, Joint, Pair, in_coordinates
+from .cross import Cross, has_whole_factors, recall, recall_turned
+from .metrics import BlockDiagonal, Joint, Pair
 from .product import ProductForm
 
 
 @dataclass(frozen=True)
 class Deal:
-    """What a kind of game has to go by: the members' stages and states, their cross blocks, and λ."""
+    """What a kind of game has to go by: the members' stages and states, and λ."""
 
     members: Sequence[Stage]
     states: Sequence[State]
-    cross: Mapping[Pair, Cross]
     damping: float
     tally: Tally
+
+    def cross(self, recall: Callable[[State, str, State], Cross | None]) -> dict[Pair, Cross]:
+        """The cross blocks that are known, by the numbers of their players; none where a factor is a diagonal."""
+        whole = [j for j, state in enumerate(self.states) if has_whole_factors(state)]
+        pairs = combinations(whole, 2)
+        found = {(u, v): recall(self.states[u], self.members[v].label, self.states[v]) for u, v in pairs}
+        return {pair: P for pair, P in found.items() if P is not None}
 
     @property
     def lengths(self) -> list[int]:
@@ -77,10 +84,9 @@ class Cooperative:
             raise ValueError(f"Cooperative(iterations={self.iterations}) must be at least 1.")
 
     def metric(self, deal: Deal) -> Metric:
-        blocks = deal.matrices
-        if not deal.cross or not blocks:
+        blocks, cross = deal.matrices, deal.cross(recall_turned)
+        if not cross or not blocks:
             return FeedbackNash().metric(deal)
-        cross = {(u, v): in_coordinates(P, blocks[u], blocks[v]) for (u, v), P in deal.cross.items()}
         pairs = zip(blocks, deal.states, strict=True)
         weights = [corrected(block, state, deal.damping) for block, state in pairs]
         return Joint(blocks, deal.lengths, cross, weights, self.tolerance, self.iterations, deal.tally)
@@ -97,12 +103,12 @@ class ProductCooperative:
     cooperates = True
 
     def metric(self, deal: Deal) -> Metric:
-        blocks = deal.matrices
-        if not deal.cross or not blocks or any(state[side].dim() == 2 for state in deal.states for side in "AB"):
+        blocks, cross = deal.matrices, deal.cross(recall)
+        if not cross or not blocks or not all(map(has_whole_factors, deal.states)):
             return FeedbackNash().metric(deal)
         damped = [damped_factors(state, deal.damping) for state in deal.states]
         A, B = [A for A, _ in damped], [B for _, B in damped]
-        return ProductForm(blocks, deal.lengths, A, B, deal.cross, self.corrected, deal.tally)
+        return ProductForm(blocks, deal.lengths, A, B, cross, self.corrected, deal.tally)
 
 
 def corrected(block: MatrixMetric, state: State, damping: float) -> Tensor | None:

@@ -135,15 +135,3 @@ def dot(X: Matrices, Y: Matrices) -> float:
 def axpy(a: float, X: Matrices, Y: Matrices) -> Matrices:
     """a X + Y."""
     return [torch.add(y, x, alpha=a) for x, y in zip(X, Y, strict=True)]
-
-
-def in_coordinates(cross: Cross, left: MatrixMetric, right: MatrixMetric) -> Cross:
-    """A_uv and B_uv in the coordinates in which both blocks are solved."""
-    bases = zip(cross, left.bases, right.bases, strict=True)
-    return Cross(*(turned(X, U, V) for X, U, V in bases))
-
-
-def turned(X: Tensor, U: Tensor | None, V: Tensor | None) -> Tensor:
-    """Uᵀ X V with bases (1, n, n), None for the identity."""
-    X = X if U is None else U[0].mT @ X
-    return X if V is None else X @ V[0]

@@ -16,9 +16,8 @@ from ..linalg.symmetric import Tally
 from .alignment import Alignments
 from .blocks import Block, check_blocks, find_stages
 from .coalition import Side, alone, together
-from .cross import Cross, cross_of, recall, remember
+from .cross import cross_of, has_whole_factors, remember, turn
 from .kinds import Deal, Kind
-from .metrics import Pair
 
 
 class Game:
@@ -30,7 +29,9 @@ class Game:
 
     def __init__(self, kind: Kind, alignments: Alignments, tally: Tally) -> None:
         self.kind, self.alignments, self.tally = kind, alignments, tally
-        self.pairs = [pair for block in alignments.blocks for pair in pairs_of(block)] if kind.cooperates else []
+        blocks = alignments.blocks if kind.cooperates else ()
+        self.pairs = [pair for block in blocks for pair in pairs_of(block)]
+        self.homes = {path: block.name for block in blocks for branch in block.branches for path in branch}
 
     def observe(
         self, evidence: Mapping[str, Sequence[Evidence]], states: Mapping[str, State], memory: Callable[[int], float]
@@ -45,6 +46,18 @@ class Game:
             found = cross_of(evidence[u], evidence[v])
             if found is not None:
                 remember(states[u], v, found, memory(states[u]["updates"]))
+
+    def renew(self, states: Mapping[str, State], step: int) -> None:
+        """These players have decomposed their factors: turn the cross blocks between them into their coordinates."""
+        for state in states.values():
+            state["decomposed"] = step
+        for u, v in self.pairs:
+            if u in states and v in states and has_whole_factors(states[u]) and has_whole_factors(states[v]):
+                turn(states[u], v, states[v], step)
+
+    def home(self, path: str) -> str:
+        """The block that a module belongs to, or itself: those of one home decompose their factors together."""
+        return self.homes.get(path, path)
 
     def sides(self, stages: Sequence[Stage], states: Mapping[str, State], damping: float) -> list[Side]:
         """The stages of this step with coalitions in them, each at the place of its first member."""
@@ -63,14 +76,7 @@ class Game:
 
     def together(self, members: Sequence[Stage], states: Sequence[State], damping: float) -> Side:
         """The members as one stage in the joint metric of this kind of game."""
-        cross = self.cross_blocks(members, states) if self.kind.cooperates else {}
-        return together(members, self.kind.metric(Deal(members, states, cross, damping, self.tally)))
-
-    def cross_blocks(self, members: Sequence[Stage], states: Sequence[State]) -> dict[Pair, Cross]:
-        """The cross blocks that are known, by the numbers of their players."""
-        whole = [j for j, state in enumerate(states) if has_whole_factors(state)]
-        found = {(u, v): recall(states[u], members[v].label, states[v]) for u, v in combinations(whole, 2)}
-        return {pair: P for pair, P in found.items() if P is not None}
+        return together(members, self.kind.metric(Deal(members, states, damping, self.tally)))
 
     def state_dict(self) -> dict[str, Any]:
         return self.alignments.state_dict()
@@ -95,11 +101,6 @@ def game_on(
         blocks = stages.blocks
     check_blocks(blocks, model)
     return Game(kind, Alignments(blocks, alignment, seed), tally)
-
-
-def has_whole_factors(state: State) -> bool:
-    """A factor of which only the diagonal is kept has no basis that a cross block could be turned into."""
-    return all(side in state and state[side].dim() == 3 for side in "AB")
 
 
 def pairs_of(block: Block) -> Iterator[tuple[str, str]]:

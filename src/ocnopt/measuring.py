@@ -1,0 +1,80 @@
+"""The statistics of one step: running averages of gradients and Kronecker factors, and when they are decomposed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .curvature import Diagonal, Kronecker
+from .curvature.metrics import DiagonalMetric
+from .game.play import Game
+from .gathering import Turn
+from .linalg.symmetric import Tally
+
+
+def measure_diagonals(rule: Diagonal, turns: Sequence[Turn]) -> None:
+    """Second moments of all parameters that take a diagonal metric."""
+    by_group: dict[int, list[tuple[Any, ...]]] = {}
+    for turn in turns:
+        for entry in zip(turn.gradients, turn.states, turn.groups, strict=True):
+            by_group.setdefault(id(entry[2]), []).append(entry)
+    for entries in by_group.values():
+        gradients, states, groups = (list(column) for column in zip(*entries, strict=True))
+        rule.statistics(gradients, states, groups[0])
+
+
+def diagonal_metric(rule: Diagonal, turn: Turn, scale: Sequence[float]) -> DiagonalMetric:
+    """The metric of a turn from its second moments."""
+    pairs = zip(turn.states, turn.groups, strict=True)
+    return DiagonalMetric([rule.denominators([state], group)[0] for state, group in pairs], scale)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Kronecker factors of all matrix players, own and, in a cooperative game, between those that may share a stage."""
+
+    curvature: Kronecker
+    game: Game | None
+    tally: Tally
+
+    def measure(self, turns: Sequence[Turn], step: int, damping: float) -> None:
+        """Update and decompose what is due in this step, the factors of all players before any decomposition."""
+        for turn in turns:
+            self.observe(turn, step)
+        if self.game is not None:
+            seen = {turn.seat.path: turn for turn in turns if turn.evidence}
+            evidence = {path: turn.evidence for path, turn in seen.items()}
+            self.game.observe(evidence, states_of(seen.values()), self.curvature.memory)
+        staggered = zip(turns, self.offsets(turns), strict=True)
+        renewed = [turn for turn, offset in staggered if self.renew(turn, step, offset, damping)]
+        if self.game is not None:
+            self.game.renew(states_of(renewed), step)
+        for turn in turns:
+            turn.kronecker = self.curvature.ready(turn.state)
+
+    def observe(self, turn: Turn, step: int) -> None:
+        """Running averages of the own factors, when they are due."""
+        self.curvature.fit(turn.player, turn.state)  # type: ignore[arg-type]
+        if turn.calls and self.curvature.statistics_due(step):
+            turn.evidence = self.curvature.evidence(turn.player, turn.calls)  # type: ignore[arg-type]
+            self.curvature.observe(turn.evidence, turn.state, self.tally)
+
+    def renew(self, turn: Turn, step: int, offset: int, damping: float) -> bool:
+        """Decompose the own factors, when it is due; whether that was so."""
+        curvature, state = self.curvature, turn.state
+        due = "A" in state and (curvature.decomposition_due(step, offset) or curvature.stale(state, damping))
+        if due:
+            curvature.renew(state, damping, self.tally)
+        return due
+
+    def offsets(self, turns: Sequence[Turn]) -> list[int]:
+        """Steps by which each turn's decompositions are staggered; those of one block of a game fall together."""
+        homes = [turn.seat.path if self.game is None else self.game.home(turn.seat.path) for turn in turns]
+        places = {home: j for j, home in enumerate(dict.fromkeys(homes))}
+        return [places[home] * self.curvature.decompose_every // len(places) for home in homes]
+
+
+def states_of(turns: Iterable[Turn]) -> dict[str, dict[str, Any]]:
+    """State of every turn by the path of its seat."""
+    return {turn.seat.path: turn.state for turn in turns}
