@@ -19,7 +19,7 @@ import numpy as np
 from runner import Run
 from scipy.stats import bootstrap
 from study import Study
-from tables import Result, by_method, circumstances
+from tables import Result, by_method, circumstances, number
 
 from ocnopt_lab.runs import folder
 
@@ -124,10 +124,6 @@ def compared(pair: tuple[str, str], methods: dict[str, list[Result]]) -> str:
         f"- {pair[0]} against {pair[1]}: {middle:+.4f} ({interval.low:+.4f} to {interval.high:+.4f}), "
         f"better in {int((differences < 0).sum())} of {len(seeds)} seeds: **{told}**."
     )
-
-
-def number(loss: float) -> str:
-    return f"{loss:.4f}" if math.isfinite(loss) else "∞"
 
 
 if __name__ == "__main__":

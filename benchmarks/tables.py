@@ -76,8 +76,8 @@ def _line(name: str, runs: list[Result]) -> str:
     accuracies = [100 * run.test_accuracy for run in runs]
     cells = [
         name,
-        " ".join(map(_number, losses)),
-        _number(median(losses)),
+        " ".join(map(number, losses)),
+        number(median(losses)),
         " ".join(f"{x:.2f}" for x in accuracies),
         f"{median(accuracies):.2f}",
         f"{median(run.seconds for run in runs):.0f}",
@@ -87,7 +87,7 @@ def _line(name: str, runs: list[Result]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _number(loss: float) -> str:
+def number(loss: float) -> str:
     return f"{loss:.4f}" if math.isfinite(loss) else "∞"
 
 
@@ -132,7 +132,7 @@ def _verdict(results: Sequence[Result], problem: str, seeds: int) -> str:
     worse = "not worse" if found.accuracy_not_worse else "worse"
     return (
         f"Medians over {_many(seeds, 'seed')}: OCNOpt's training loss is **{below}** that of the best Adam "
-        f"({_number(found.loss)} against {_number(found.rival_loss)}, {found.rival}), its test accuracy is **{worse}** "
+        f"({number(found.loss)} against {number(found.rival_loss)}, {found.rival}), its test accuracy is **{worse}** "
         f"than the highest of any of Adam's rates ({found.accuracy:.2%} against {found.rival_accuracy:.2%})."
     )
 

@@ -39,7 +39,7 @@ class OCNOpt(Planned):
 
     Args:
         model: the module to train. The optimizer hooks its layers; ``remove_hooks`` undoes that.
-        lr: the step with search="fixed" (None: 1e-2 for sgd, 1e-3 for rmsprop and adam, 0.05 for kfac and
+        lr: the step with search="fixed" (None: 1e-2 for sgd, 1e-3 for rmsprop and adam, 2e-3 for kfac and
             ekfac); a multiplier of the model's own step otherwise (None: ``MODEL_LR``).
         curvature: the metric: "sgd", "rmsprop", "adam", "kfac", "ekfac", or an object of ``ocnopt.curvature``.
         terminal: the factor of the loss's curvature: "auto", "gradient", "true-vs-rest", "gauss-newton",
@@ -128,6 +128,8 @@ class OCNOpt(Planned):
         self.rollout = self.rollout_kind(self.capture, self.tally)
         self.report = Report(self.seats)
         self.game = game_on(self.model, self.game_kind, self.alignment, self.blocks, self.seed, self.tally)
+        if self.game is not None:
+            self.blocks = self.game.alignments.blocks
         self.recall_game()
         self.heard: Tensor | None = None
         self.plan()

@@ -54,7 +54,7 @@ class Kronecker:
     companion_lr: float = 2e-3
     decoupled_decay = True
     momentum = 0.9
-    default_lr = 0.05
+    default_lr = 2e-3
     unit = 1.0
     feedback_samples = 64
 

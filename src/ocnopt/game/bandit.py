@@ -61,8 +61,8 @@ class Exp3pp:
     """Options of the bandit.
 
     c: how much is explored where losses are random. The analysis asks for c ≥ 18, which for hundreds of millions
-        of rounds explores as if there were no gap; 1/32 is the constant of the paper's experiments. The bound for
-        adversarial losses holds for every c.
+        of rounds explores as if there were no gap; 1/32 is the constant of the paper's experiments, there with
+        ln(t Δ̂²) in place of (ln t)². The bound for adversarial losses holds for every ξ ≥ 0, and so for every c.
     """
 
     c: float = 1 / 32
