@@ -19,7 +19,7 @@ import numpy as np
 from runner import Run
 from scipy.stats import bootstrap
 from study import Study
-from tables import Result, by_method, circumstances, number
+from tables import Result, at_once, by_method, machines, number
 
 from ocnopt_lab.runs import folder
 
@@ -54,6 +54,7 @@ class Coalitions(Study):
     problems: tuple[str, ...] = ("resnet-small", "inception-small")
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     epochs: int = 1
+    eval_samples: int | None = 10000
     out: Path = Path("runs/coalitions")
 
     def methods(self) -> dict[str, tuple[str, ...]]:
@@ -61,12 +62,15 @@ class Coalitions(Study):
         return {**super().methods(), "no-game": (), **games}
 
     def text(self, results: Sequence[Result], runs: Sequence[Run]) -> str:
+        scored = self.eval_samples or "all"
         note = (
-            "Medians over the seeds. At equal seconds: the mean loss of the batches just before the time at which the "
-            "fastest method was done. Below each table: differences of the final training loss, seed by seed, their "
-            "median and a bootstrap interval of 95 %; negative where the first method is better."
+            f"Medians over {len(self.seeds)} seeds, {at_once(self.jobs)}; losses and accuracies after "
+            f"{self.epochs} epoch(s), on {scored} samples of each set. Seconds are those spent in training steps. "
+            "At equal seconds: the mean loss of the batches just before the time at which the fastest method was done. "
+            "All rates fall linearly to zero. Below each table: differences of the final training loss, seed by seed, "
+            "their median and a bootstrap interval of 95 %; negative where the first method is better."
         )
-        blocks = [f"```bash\n{self.command()}\n```", circumstances(results, self.jobs), note]
+        blocks = [f"```bash\n{self.command()}\n```", note, machines(results)]
         for problem in dict.fromkeys(result.problem for result in results):
             methods = by_method(results, problem)
             own = [run for run in runs if run.problem == problem]

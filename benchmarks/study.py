@@ -40,6 +40,8 @@ class Study:
     """Runs at the same time. More than one makes the seconds of all of them less exact."""
     threads: int = 1
     """Threads of torch in every run."""
+    eval_samples: int | None = None
+    """Score on this many samples of each set only. Left out: on all."""
     out: Path = Path("runs")
     """Folder for the runs, results.json and results.md."""
     data_dir: Path | None = None
@@ -72,6 +74,8 @@ class Study:
         common = ("--epochs", str(self.epochs), "--threads", str(self.threads), "--schedule", "linear")
         if self.data_dir:
             common += ("--data-dir", str(self.data_dir))
+        if self.eval_samples:
+            common += ("--eval-samples", str(self.eval_samples))
         return [
             Run(problem, method, seed, self.out / f"{problem}-{method}-{seed}", (*options, *common))
             for seed in self.seeds

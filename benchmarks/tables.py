@@ -138,15 +138,22 @@ def _verdict(results: Sequence[Result], problem: str, seeds: int) -> str:
 
 
 def circumstances(results: Sequence[Result], jobs: int) -> str:
-    """Hardware and versions; one line per distinct machine."""
-    lines = dict.fromkeys(_machine(result.environment) for result in results)
-    at_once = f"{jobs} runs at a time" if jobs > 1 else "one run at a time"
+    """What was measured how, and on which machine."""
     note = (
         "Training loss and test accuracy are taken over the whole sets after the last epoch, the seeds in order. "
         "Seconds are those spent in training steps, medians over the seeds, "
-        f"{at_once}. All rates fall linearly to zero."
+        f"{at_once(jobs)}. All rates fall linearly to zero."
     )
-    return "\n\n".join([note, *lines])
+    return f"{note}\n\n{machines(results)}"
+
+
+def at_once(jobs: int) -> str:
+    return f"{jobs} runs at a time" if jobs > 1 else "one run at a time"
+
+
+def machines(results: Sequence[Result]) -> str:
+    """Hardware and versions; one line per distinct machine."""
+    return "\n\n".join(dict.fromkeys(_machine(result.environment) for result in results))
 
 
 def _machine(env: dict[str, Any]) -> str:
