@@ -54,6 +54,19 @@ class ConvShortcut(nn.Module):
         return self.head((self.conv2(self.conv1(x).tanh()) + self.shortcut(x)).tanh().flatten(1))
 
 
+class Mixed(nn.Module):
+    """A convolution beside a linear layer that sees the same image at once, and a second one at every pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear, self.pixel = nn.Conv2d(2, 3, 3, 2, padding=1), nn.Linear(32, 12), nn.Linear(2, 3)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = self.pixel(x.movedim(1, -1)).movedim(-1, 1)[:, :, ::2, ::2].flatten(1)
+        return self.head((self.conv(x).flatten(1) + self.linear(x.flatten(1)) + pixels).tanh())
+
+
 def rows(net: nn.Module, layer: nn.Module, x: Tensor, U: Tensor) -> tuple[Tensor, Tensor]:
     """Z (B, P, n_in) and U (r, B, P, n_out) of a layer that is called once; U: columns (r, B, K) at the output."""
     output, calls = metrics.calls_of(net, layer, x)

@@ -55,7 +55,7 @@ def scene(
     net = net.double()
     for p in net.parameters():
         nn.init.normal_(p, std=0.6)
-    shape = (2, 4, 4) if isinstance(net, oracle.ConvShortcut) else (4,)
+    shape = (2, 4, 4) if isinstance(net, oracle.ConvShortcut | oracle.Mixed) else (4,)
     x, y = torch.randn(batch, *shape).double(), torch.randn(batch, 3).double()
     options = {"terminal": "gauss-newton", "search": "fixed", "lr": 0.7, "feedback_samples": None, "saturation": None}
     optimizer = OCNOpt(net, curvature=curvature, game=kind, alignment=alignment, blocks=[block], **options)
@@ -132,6 +132,14 @@ def test_a_strided_shortcut_beside_convolutions(curvature: str, first_stride: in
     """With stride 1 in the first convolution, it has four times the shortcut's positions."""
     s = scene(oracle.ConvShortcut(first_stride), SHORTCUT, CURVATURES[curvature], alignment=alignment)
     assert [type(layer) for layer in s.layers] == [nn.Conv2d, nn.Conv2d]
+    check_joint(s, CURVATURES[curvature])
+
+
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_linear_layers_beside_a_convolution(curvature: str) -> None:
+    block = Block("block", "parallel", (("conv",), ("linear",), ("pixel",)))
+    s = scene(oracle.Mixed(), block, CURVATURES[curvature])
+    assert len(s.layers) == 3 and len(s.stage.metric.cross) == 3
     check_joint(s, CURVATURES[curvature])
 
 
