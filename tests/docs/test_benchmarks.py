@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
+import coalitions
 import profile_page
 import pytest
+from coalitions import Coalitions, compared
+from disturbance import Disturbance
 from pages import insert
 from rich.console import Console
 from runner import Estimate, Run
@@ -93,3 +98,36 @@ def test_time_left_uses_the_nearest_run_that_is_known() -> None:
     estimate.finished(one, 30.0)
     estimate.finished(two, 10.0)
     assert estimate.left([one, two], {}) == 20.0
+
+
+# games
+
+
+def test_games_are_compared_seed_by_seed() -> None:
+    def runs(name: str, losses: list[float]) -> list[Result]:
+        return [result(name, seed, loss, 0.9) for seed, loss in enumerate(losses)]
+
+    ours, nash = [0.1, 0.2, 0.3, 0.1, 0.2], [0.2, 0.3, 0.4, 0.2, 0.3]
+    methods = {"cooperative-last": runs("a", ours), "nash-last": runs("b", nash)}
+    assert "-0.1000" in compared(("cooperative-last", "nash-last"), methods)
+    assert "**lower**" in compared(("cooperative-last", "nash-last"), methods)
+    assert "**higher**" in compared(("nash-last", "cooperative-last"), methods)
+    mixed = {"a": runs("a", [0.1, 0.4, 0.2, 0.3, 0.2]), "b": runs("b", [0.2, 0.3, 0.3, 0.2, 0.2])}
+    assert "**no different**" in compared(("a", "b"), mixed)
+    assert compared(("a", "b"), {"a": runs("a", ours), "b": runs("b", [math.inf] * 5)}) == ""
+
+
+def test_studies_of_games_leave_tables_and_a_picture(apart: Path) -> None:
+    bench = Coalitions(("digits-fcn",), (0,), (1e-2,), epochs=1, jobs=2, out=Path("r"))
+    bench = replace(bench, eval_samples=100)
+    with mock.patch.dict(coalitions.GAMES, clear=True):
+        assert bench.run(Console(quiet=True)) == 0
+    text = (apart / "r" / "results.md").read_text()
+    assert "| no-game |" in text and "on 100 samples" in text
+    assert (apart / "r" / "curves.png").stat().st_size > 10_000
+
+
+def test_studies_of_disturbances_have_a_line_per_rate() -> None:
+    bench = Disturbance(lrs=(0.1, 0.2))
+    methods = {name: [result(name, 0, 0.5, 0.9)] for name in bench.methods()}
+    assert bench.table(methods).splitlines()[2] == "| 0.1 | 0.5000 (0.5000) | 0.5000 (0.5000) |"
