@@ -60,21 +60,26 @@ class Saturation:
         """c (N, r) within the bound."""
         if self.bound is None:
             return c
-        length = c.norm(dim=1, keepdim=True).clamp(min=torch.finfo(c.dtype).tiny)
+        length = lengths(c).clamp(min=torch.finfo(c.dtype).tiny)
         return c * (self.bound * self.own(c) / length).clamp(max=1.0)
 
     def own(self, c: Tensor) -> Tensor:
         """How much of the columns the sample's own gradient is, divided by what the sample stands for, (N, 1)."""
-        own = torch.ones_like(c[:, :1]) if self.coordinates is None else self.coordinates.norm(dim=1, keepdim=True)
+        own = torch.ones_like(c[:, :1]) if self.coordinates is None else lengths(self.coordinates)
         return own if self.stands_for is None else own / self.stands_for[:, None]
 
     def count(self, c: Tensor) -> None:
         """Note how many of the weights c, before they are held, go beyond the bound or turn their sample around."""
-        share = c.norm(dim=1, keepdim=True) / self.own(c)
+        share = lengths(c) / self.own(c)
         if self.bound is not None:
             self.hits = self.hits + (share > self.bound).sum()
         if self.coordinates is None:
             self.negative = self.negative + ((c < 0) & (share > 1)).sum()
+
+
+def lengths(c: Tensor) -> Tensor:
+    """‖c_i‖ of every sample, (N, 1)."""
+    return c.abs() if c.shape[1] == 1 else torch.linalg.vector_norm(c, dim=1, keepdim=True)
 
 
 @dataclass(eq=False)

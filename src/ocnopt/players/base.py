@@ -35,7 +35,8 @@ class ModulePlayer:
 
     @property
     def parameters(self) -> Params:
-        return tuple(getattr(self.module, name) for name in self.names)
+        own = self.module._parameters  # what getattr finds in the end, many times a step
+        return tuple(own[name] for name in self.names)
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -44,7 +45,7 @@ class ModulePlayer:
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.promote_types(self.parameters[0].dtype, torch.float32)
+        return torch.promote_types(self.module._parameters[self.names[0]].dtype, torch.float32)
 
     def received(self, call: Call) -> Tensor:
         """The tensor that entered, (B, ...), also where the module was called by keyword."""
