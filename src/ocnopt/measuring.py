@@ -68,6 +68,14 @@ class Factors:
             curvature.renew(state, damping, self.tally)
         return due
 
+    def redamp(self, turns: Sequence[Turn], step: int, damping: float) -> None:
+        """Decompose anew where λ has left the decompositions behind."""
+        left = [turn for turn in turns if self.curvature.stale(turn.state, damping)]
+        for turn in left:
+            self.curvature.renew(turn.state, damping, self.tally)
+        if self.game is not None:
+            self.game.renew(states_of(left), step)
+
     def offsets(self, turns: Sequence[Turn]) -> list[int]:
         """Steps by which each turn's decompositions are staggered; those of one block of a game fall together."""
         homes = [turn.seat.path if self.game is None else self.game.home(turn.seat.path) for turn in turns]

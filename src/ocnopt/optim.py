@@ -9,23 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .core.acceptance import Outcome
 from .core.capture import Capture, Mode
-from .core.search import Model
 from .core.terminal import Terminal
 from .core.value import Value
 from .curvature import Curvature
+from .evaluating import Again, again_of
 from .game.blocks import Block
 from .game.kinds import Kind
 from .game.play import game_on
 from .gathering import finite, require_core, seat_calls, turn_of
 from .linalg.symmetric import Tally
-from .options import game_of, group_defaults, require_limits, require_trainable, resolved, samples_of
+from .options import Search, game_of, group_defaults, rate_of, require_limits, require_trainable, resolved, samples_of
 from .passes import require_graph, send_columns
 from .planning import Planned
 from .reporting import Report, Row
 from .seats import seats_of
 from .solving import Solver
-from .updates import Fixed, Searched
+from .trials import idle, limit_of, method_of, tried_out
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -40,13 +41,14 @@ class OCNOpt(Planned):
     Args:
         model: the module to train. The optimizer hooks its layers; ``remove_hooks`` undoes that.
         lr: the step with search="fixed" (None: 1e-2 for sgd, 1e-3 for rmsprop and adam, 2e-3 for kfac and
-            ekfac); a multiplier of the model's own step otherwise (None: ``MODEL_LR``).
+            ekfac); a multiplier of the search's own step otherwise (None: ``MODEL_LR`` for "model", else 1).
         curvature: the metric: "sgd", "rmsprop", "adam", "kfac", "ekfac", or an object of ``ocnopt.curvature``.
         terminal: the factor of the loss's curvature: "auto", "gradient", "true-vs-rest", "gauss-newton",
             "fisher", or an object of ``ocnopt.core.terminal``.
         value: "per-sample", "coupled", "own-gains" (as printed by DDPNOpt), or "robust" (against disturbances).
         rollout: "linear", or "nonlinear" (a second forward pass).
-        search: "model" (step length and momentum from the Bellman quadratic), "fixed", or a ``core.search.Model``.
+        search: "model" (step length and momentum from the Bellman quadratic), "fixed", a ``core.search.Model``; or,
+            with ``step(closure)``, "levenberg-marquardt" or "backtracking", or an object of ``core.acceptance``.
         feedback: κ ≥ 0, scales the terminal core; 0 is the base optimizer.
         momentum: of sgd, rmsprop, and of kfac and ekfac at a fixed step. None: 0.9, for rmsprop 0.
         betas: averaging coefficients of adam, and of the companion of kfac and ekfac.
@@ -68,6 +70,8 @@ class OCNOpt(Planned):
     """
 
     MODEL_LR = 0.5
+    last_step: Outcome | None = None
+    """What became of the last step, with a search that measures its steps."""
     OPTIONS = (
         *("model", "curvature", "search", "value", "terminal", "rollout_kind"),
         *("feedback", "saturation", "feedback_samples", "batch_dim", "seed"),
@@ -82,7 +86,7 @@ class OCNOpt(Planned):
         terminal: str | Terminal = "auto",
         value: str | Value = "per-sample",
         rollout: str = "linear",
-        search: str | Model | None = "model",
+        search: str | Search | None = "model",
         feedback: float = 1.0,
         *,
         momentum: float | None = None,
@@ -108,8 +112,8 @@ class OCNOpt(Planned):
         self.batch_dim, self.seed = batch_dim, seed
         self.game_kind, self.alignment = game_of(game, alignment, self.curvature, self.value), alignment
         self.blocks = None if blocks is None else tuple(blocks)
-        default_lr = self.curvature.default_lr if self.search is None else self.MODEL_LR
-        defaults = {"lr": default_lr if lr is None else lr, "weight_decay": weight_decay}
+        rate = rate_of(self.search, self.curvature, self.MODEL_LR) if lr is None else lr
+        defaults = {"lr": rate, "weight_decay": weight_decay}
         defaults.update(group_defaults(self.curvature, momentum, betas))
         super().__init__(list(model.parameters()) if params is None else params, defaults)
         self.attach()
@@ -161,13 +165,14 @@ class OCNOpt(Planned):
         """Take one step. A gradient or a loss of the closure that is not finite skips it, with one warning.
 
         closure: does zero_grad, forward and backward and returns the loss, which is returned.
+        Raises ValueError without one, or for one that is not deterministic, where the search measures its steps.
         """
-        loss = None
+        loss, again = None, again_of(self.search, closure, self.capture, self.param_groups)
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         try:
-            self.advance(loss)
+            self.advance(loss, again)
         finally:
             self.forget()
             self.plan()
@@ -179,6 +184,8 @@ class OCNOpt(Planned):
         loss: one number.  output: (B, ...), what the loss was computed from, still attached to its graph.
         Raises ValueError when either is not so.
         """
+        if self.capture.mode is Mode.OFF:
+            return loss.backward()  # a trial: only the loss is wanted
         require_graph(self.capture, loss, output)
         if bool(loss.isfinite()) and self.uses_curvature():
             with self.capture.during(Mode.OFF):
@@ -187,13 +194,15 @@ class OCNOpt(Planned):
         self.heard = loss.detach() if self.heard is None else self.heard + loss.detach()
         loss.backward()
 
-    def advance(self, loss: Any) -> None:
+    def advance(self, loss: Any, again: Again | None) -> None:
         """One step from the gradients at hand and the trajectory that was captured."""
         groups = self.groups()
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        self.last_step = idle(again, loss, "no parameter has a gradient")
         if not gradients:
             return
         if not finite(loss, gradients):
+            self.last_step = idle(again, loss, "the loss or a gradient is not finite")
             self.skip()
             return
         turns = [turn_of(seat, names, groups) for seat in self.seats if (names := seat.active())]
@@ -202,9 +211,14 @@ class OCNOpt(Planned):
             require_core(turns, self.capture, self.terminal)
         for turn in turns:
             turn.states = [self.state[p] for p in turn.params]
+        if again is not None and "tries" not in self.clock:
+            again.require_same(loss)
         self.clock["step"] = self.clock.get("step", 0) + 1
-        with torch.autocast(turns[0].params[0].device.type, enabled=False):
-            shown = self.solver().step(turns, self.capture, self.clock)
+        solver, shown = self.solver(), None
+        if again is None:
+            shown = solver.step(turns, self.capture, self.clock)
+        else:
+            self.last_step = tried_out(solver, turns, again, loss)
         if self.game is not None:
             known = next((x for x in (loss, self.heard, shown) if x is not None), None)
             self.game.alignments.observe(known.item() if isinstance(known, Tensor) else known)
@@ -222,18 +236,10 @@ class OCNOpt(Planned):
     # how it is solved
 
     def solver(self) -> Solver:
-        method = Fixed(self.curvature) if self.search is None else Searched(self.curvature, self.search)
-        return Solver(
-            method,
-            self.value,
-            self.terminal,
-            self.rollout,
-            self.feedback,
-            self.feedback_samples,
-            self.saturation,
-            self.tally,
-            self.game,
-        )
+        method = method_of(self.curvature, self.search, self.value, self.clock)
+        axes = method, self.value, self.terminal, self.rollout
+        limits = self.feedback, self.feedback_samples, limit_of(method, self.saturation)
+        return Solver(*axes, *limits, self.tally, self.game)
 
     # seeing inside
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from .core.acceptance import Backtracking, LevenbergMarquardt
 from .core.rollout import Linear, Nonlinear
 from .core.search import Model
 from .core.terminal import Auto, Fisher, GaussNewton, Gradient, Terminal, TrueVsRest
@@ -33,7 +34,13 @@ VALUES: dict[str, Callable[[], Value]] = {
     "robust": Robust,
 }
 ROLLOUTS: dict[str, type[Linear] | type[Nonlinear]] = {"linear": Linear, "nonlinear": Nonlinear}
-SEARCHES: dict[str, Callable[[], Model | None]] = {"model": Model, "fixed": lambda: None}
+Search = Model | LevenbergMarquardt | Backtracking
+SEARCHES: dict[str, Callable[[], Search | None]] = {
+    "model": Model,
+    "fixed": lambda: None,
+    "levenberg-marquardt": LevenbergMarquardt,
+    "backtracking": Backtracking,
+}
 
 
 def chosen(argument: str, value: Any, table: Mapping[str, Any]) -> Any:
@@ -102,11 +109,31 @@ def group_defaults(curvature: Curvature, momentum: float | None, betas: tuple[fl
 
 
 def with_damping(part: Any, damping: float | None) -> Any:
-    """The curvature or the search with its damping set, where it has one."""
+    """The curvature or the search with its damping set, where it has one; of Levenberg-Marquardt that is the first."""
     if damping is None:
         return part
     require_rate("damping", damping)
-    return replace(part, damping=damping) if hasattr(part, "damping") else part
+    name = next((name for name in ("damping", "start") if hasattr(part, name)), None)
+    return part if name is None else replace(part, **{name: damping})
+
+
+def rate_of(search: Any, curvature: Curvature, multiplier: float) -> float:
+    """lr where none is given."""
+    return curvature.default_lr if search is None else getattr(search, "default_lr", multiplier)
+
+
+def require_closure(search: Any, groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError for a step without a closure, unless every rate is zero and it would move nothing."""
+    if any(float(group["lr"]) for group in groups):
+        raise ValueError(
+            f"search={name_of(search)!r} measures its steps and needs optimizer.step(closure): pass a closure that "
+            "does zero_grad, forward and backward and returns the loss, or choose search='model'."
+        )
+
+
+def name_of(search: Any) -> str:
+    """The search's name at the façade."""
+    return next((name for name, make in SEARCHES.items() if isinstance(search, type(make()))), type(search).__name__)
 
 
 def resolved(

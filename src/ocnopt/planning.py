@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from .core.search import Model
 from .core.trajectory import Sweep
 from .curvature import Curvature, Kronecker
 from .linalg.symmetric import Tally
+from .options import Search
 from .passes import send_draw, smallest
 from .seats import Seat
 from .stateful import Stateful
@@ -19,7 +19,7 @@ class Planned(Stateful):
     """An optimizer that knows before a step how much of its trajectory it will use."""
 
     curvature: Curvature
-    search: Model | None
+    search: Search | None
     feedback: float
     feedback_samples: int | None
     seats: list[Seat]

@@ -21,7 +21,7 @@ from .game.play import Game
 from .gathering import Boundary, Turn, boundary_of, stage_of
 from .linalg.symmetric import Tally
 from .measuring import Factors, diagonal_metric, measure_diagonals
-from .updates import Clock, Fixed, Played, Searched, diagonal_of
+from .updates import Clock, Method, Played, diagonal_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Solver:
     game: of players that share a stage; None where each has its own.
     """
 
-    method: Fixed | Searched
+    method: Method
     value: Value
     terminal: Terminal
     rollout: Rollout
@@ -44,23 +44,35 @@ class Solver:
 
     def step(self, turns: Sequence[Turn], capture: Capture, clock: Clock) -> float | None:
         """Move all parameters of the turns. Returns the loss, where the trajectory shows it."""
-        self.decay(turns)
-        self.measure(turns, clock)
+        with plainly(turns):
+            self.decay(turns)
+            self.measure(turns, clock)
+            played = self.propose(turns, self.boundary(turns, capture), clock)
+            self.method.apply(turns, played, clock)
+        return None if played is None else played.boundary.loss
+
+    def boundary(self, turns: Sequence[Turn], capture: Capture) -> Boundary | None:
+        """The terminal condition; None where nobody plays or nobody asks for it."""
         playing = [turn for turn in turns if turn.feedback]
-        played = None
-        if playing and (self.feedback > 0 or self.method.needs_responses):
-            like = at_least_float32(playing[0].gradients[0])
-            boundary = boundary_of(playing, capture, self.terminal, like, self.samples)
-            played = self.play(playing, boundary, clock)
+        if not playing or not (self.feedback > 0 or self.method.needs_responses):
+            return None
+        like = at_least_float32(playing[0].gradients[0])
+        return boundary_of(playing, capture, self.terminal, like, self.samples)
+
+    def propose(self, turns: Sequence[Turn], boundary: Boundary | None, clock: Clock) -> Played | None:
+        """Effective gradients and steps of all turns, in their present metrics."""
+        for turn in turns:
+            turn.step = ()
+        playing = [turn for turn in turns if turn.feedback]
+        played = None if boundary is None else self.play(playing, boundary, clock)
         for turn in turns:
             if not turn.step:
                 self.settle(turn)
-        self.method.apply(turns, played, clock)
-        return None if played is None else played.boundary.loss
+        return played
 
     def decay(self, turns: Sequence[Turn]) -> None:
         """ℓ_θ: the L2 part of Q_θ, where weight decay is not decoupled."""
-        if diagonal_of(self.method.curvature)[0].decoupled_decay:
+        if self.method.decoupled_decay:
             return
         for turn in turns:
             pairs = zip(turn.gradients, turn.params, turn.groups, strict=True)
@@ -74,6 +86,18 @@ class Solver:
             Factors(curvature, self.game, self.tally).measure(matrices, clock["step"], damping)
         rule, _ = diagonal_of(curvature)
         measure_diagonals(rule, [turn for turn in turns if not turn.kronecker])
+        self.give_metrics(turns, damping)
+
+    def redamp(self, turns: Sequence[Turn], clock: Clock) -> None:
+        """The metrics at another λ, from the same statistics."""
+        curvature, damping = self.method.curvature, self.method.damping(clock)
+        if isinstance(curvature, Kronecker):
+            own = [turn for turn in turns if turn.kronecker]
+            Factors(curvature, self.game, self.tally).redamp(own, clock["step"], damping)
+        self.give_metrics(turns, damping)
+
+    def give_metrics(self, turns: Sequence[Turn], damping: float) -> None:
+        curvature, (rule, _) = self.method.curvature, diagonal_of(self.method.curvature)
         for turn in turns:
             scale = self.method.scale(turn)
             if turn.kronecker and isinstance(curvature, Kronecker):
@@ -128,6 +152,11 @@ def share_out(owners: dict[Stage, Turn], sides: Sequence[Side], steps: Sequence[
             turn = owners[member]
             turn.effective, turn.step, turn.terminal = effective, d, terminal
             turn.shares = side.stage.label if len(side.members) > 1 else ""
+
+
+def plainly(turns: Sequence[Turn]) -> torch.autocast:
+    """Autocast is for the model, not for the arithmetic of a step."""
+    return torch.autocast(turns[0].params[0].device.type, enabled=False)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

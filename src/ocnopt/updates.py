@@ -1,14 +1,14 @@
 """From proposed steps to new parameters: at a fixed rate by torch's own rules, or by the Bellman model.
 
-Both classes answer the same two questions: how long is a proposal by itself (``scale``, the 1/M of the
-Bellman pass), and what becomes of the parameters (``apply``).
+Every method answers the same two questions: how long is a proposal by itself (``scale``, the 1/M of the
+Bellman pass), and what becomes of the parameters (``apply``). Those that measure first are in ``trials``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,43 @@ class Played:
     stages: Sequence[Stage]
     steps: Sequence[Step]
     boundary: Boundary
+
+
+class Method(Protocol):
+    """A search with its curvature."""
+
+    @property
+    def needs_responses(self) -> bool:
+        """Whether the terminal condition is wanted without feedback, too."""
+        ...
+
+    @property
+    def curvature(self) -> Curvature: ...
+
+    @property
+    def decoupled_decay(self) -> bool:
+        """Whether weight decay is no part of Q_θ."""
+        ...
+
+    def scale(self, turn: Turn) -> list[float]:
+        """The length of a proposal by itself, for every parameter of the turn."""
+        ...
+
+    def damping(self, clock: Clock) -> float:
+        """λ of Kronecker metrics."""
+        ...
+
+    def previous(self, turn: Turn) -> tuple[Tensor, ...] | None:
+        """The last step, where momentum takes it up again."""
+        ...
+
+    def pace(self, clock: Clock, lr: float) -> Pace:
+        """How much of a proposal will be taken."""
+        ...
+
+    def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
+        """Move the parameters of all turns."""
+        ...
 
 
 def diagonal_of(curvature: Curvature) -> tuple[Diagonal, float]:
@@ -75,6 +112,10 @@ class Fixed:
     curvature: Curvature
     needs_responses = False
 
+    @property
+    def decoupled_decay(self) -> bool:
+        return diagonal_of(self.curvature)[0].decoupled_decay
+
     def scale(self, turn: Turn) -> list[float]:
         rate = 1.0 if turn.kronecker else diagonal_of(self.curvature)[1]
         return [max(group["lr"], SMALLEST) * rate for group in turn.groups]
@@ -114,6 +155,10 @@ class Searched:
     model: Model
     needs_responses = True
 
+    @property
+    def decoupled_decay(self) -> bool:
+        return diagonal_of(self.curvature)[0].decoupled_decay
+
     def scale(self, turn: Turn) -> list[float]:
         unit = 1.0 if turn.kronecker else self.unit()
         return [unit] * len(turn.params)
@@ -147,7 +192,7 @@ class Searched:
         for j, (p, d, state, group) in enumerate(zip(turn.params, turn.step, turn.states, turn.groups, strict=True)):
             u = length * d if previous is None else length * d + momentum * previous[j]
             state["direction"] = u
-            if diagonal_of(self.curvature)[0].decoupled_decay:
+            if self.decoupled_decay:
                 p.mul_(1 - group["lr"] * length * group["weight_decay"])
             p.add_(u.to(p.dtype), alpha=group["lr"])
 

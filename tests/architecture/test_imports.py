@@ -17,7 +17,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("players", "curvature"),
     ("game",),
-    ("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "planning", "measuring", "stateful"),
+    (
+        *("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "planning", "measuring"),
+        *("stateful", "evaluating", "trials"),
+    ),
     ("optim",),
     ("__init__",),
 )
