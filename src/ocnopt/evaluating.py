@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class Again:
             for name, buffer in model.named_buffers():
                 if name in self.buffers:
                     buffer.copy_(self.buffers[name])
-            with torch.enable_grad():
+            with torch.enable_grad(), casts_anew():
                 loss = self.closure()
         return number(loss)
 
@@ -60,11 +61,21 @@ class Again:
 
 
 @contextmanager
+def casts_anew() -> Iterator[None]:
+    """An autocast around the whole step keeps casts of parameters, which have moved since or will."""
+    torch.clear_autocast_cache()
+    try:
+        yield
+    finally:
+        torch.clear_autocast_cache()
+
+
+@contextmanager
 def gradients_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """No gradients inside; afterwards those of before, untouched by whatever zeroes them."""
+    """Zeros inside, for closures that expect a tensor there; afterwards those of before."""
     kept = [(p, p.grad) for p in parameters]
-    for p, _ in kept:
-        p.grad = None
+    for p, g in kept:
+        p.grad = None if g is None else torch.zeros_like(g)
     try:
         yield
     finally:
@@ -74,9 +85,15 @@ def gradients_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 def number(loss: Any) -> float:
     """The loss that a closure returns."""
-    if not (isinstance(loss, int | float) or (isinstance(loss, Tensor) and loss.numel() == 1)):
-        raise ValueError(f"The closure returned {type(loss).__name__}; it must return the loss, one number.")
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        return float(loss.detach())
+    if not isinstance(loss, Real):
+        raise ValueError(f"The closure returned {shown(loss)}; it must return the loss, one number.")
     return float(loss)
+
+
+def shown(x: Any) -> str:
+    return f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
 
 
 def precision(loss: Any) -> float:

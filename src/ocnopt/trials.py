@@ -16,7 +16,8 @@ from torch import Tensor
 from .core.acceptance import Damping, Line, Outcome, Rule
 from .core.bellman import Pace
 from .core.policy import Step
-from .core.search import Model, bellman_quadratic
+from .core.protocols import Params
+from .core.search import bellman_quadratic
 from .core.stage import Stage, inner, minus
 from .core.value import Coupled, Value
 from .curvature import SGD, Curvature, Kronecker
@@ -76,7 +77,7 @@ class Tried:
 
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
         for turn in turns:
-            for p, d, group in zip(turn.params, turn.step, turn.groups, strict=True):
+            for p, d, group in zip(turn.params, step_of(turn), turn.groups, strict=True):
                 p.add_(d.to(p.dtype), alpha=float(group["lr"]) * clock.get("length", 1.0))
 
 
@@ -84,9 +85,9 @@ def method_of(curvature: Curvature, search: Search | None, value: Value, clock: 
     """The search with its curvature."""
     if search is None:
         return Fixed(curvature)
-    if isinstance(search, Model):
-        return Searched(curvature, search)
-    return Tried(curvature, search, clock, isinstance(value, Coupled))
+    if getattr(search, "needs_closure", False):
+        return Tried(curvature, search, clock, isinstance(value, Coupled))  # type: ignore[arg-type]
+    return Searched(curvature, search)  # type: ignore[arg-type]
 
 
 def limit_of(method: Method, saturation: float | None) -> float | None:
@@ -120,7 +121,7 @@ class Trials:
     def run(self) -> Outcome:
         """Move the parameters, or leave them and everything else bit for bit as they were."""
         self.solver.decay(self.turns)
-        norm = math.sqrt(sum(float(g.double().square().sum()) for turn in self.turns for g in turn.gradients))
+        norm = float(torch.nn.utils.get_total_norm([g for turn in self.turns for g in turn.gradients]))
         if norm <= self.method.rule.gradient:
             stop = f"converged: the norm of the gradient, {norm:.3g}, is at most {self.method.rule.gradient:.3g}"
             return self.still(stop)
@@ -156,16 +157,13 @@ class Trials:
         with plainly(self.turns):
             if not fresh:
                 self.solver.redamp(self.turns, clock)
-            played = self.solver.propose(self.turns, self.boundary, clock)
-            for turn in self.turns:
-                turn.step = turn.step or minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]
-            return line_of(self.turns, played)
+            return line_of(self.turns, self.solver.propose(self.turns, self.boundary, clock))
 
     def attempt(self, line: Line, alpha: float, count: int) -> Outcome:
         """Move by α, measure, and move back unless the objective has fallen by enough."""
         clock, predicted = self.method.clock, line.decrease(alpha)
         clock.update(length=alpha, predicted=-predicted, tries=clock.get("tries", 0) + 1)
-        outcome = Outcome(False, "", self.loss, self.method.trust.value, predicted, -math.inf, alpha, count)
+        outcome = Outcome(False, "", self.loss, self.method.trust.value, predicted, math.nan, alpha, count)
         if not predicted > 0:
             return outcome
         before = objective(self.loss, self.turns)
@@ -187,18 +185,18 @@ class Trials:
         """The predicted decrease is too small to be seen: the end of the way, unless λ alone makes it so."""
         first = self.method.rule.first()
         told = f"the predicted decrease, {predicted:.3g}, is nothing to a loss of {self.loss:.3g}"
-        outcome = Outcome(False, f"converged: {told}", self.loss, damping.value, predicted)
+        outcome = Outcome(False, f"converged: {told}", self.loss, damping.value, predicted, tries=tried)
         if tried == 0 and damping.value <= first.value:
             return outcome
         self.method.learn(first)
-        return replace(outcome, reason=f"no decrease after {tried} tries: {told}{self.onward()}")
+        return replace(outcome, reason=f"no decrease: at damping {damping.value:.3g} {told}{self.onward()}")
 
     def gave_up(self, outcome: Outcome, exhausted: bool) -> Outcome:
         again = self.again()
         if differ(self.loss, again, self.eps):
             told = f"the closure finds the losses {self.loss:.9g} and {again:.9g} at the same parameters"
             return replace(outcome, reason=f"no decrease, but {told}: keep its batch for the whole step")
-        last = "" if math.isfinite(outcome.actual) else ", and the last loss is not finite"
+        last = ", and the last loss is not finite" if math.isinf(outcome.actual) else ""
         if exhausted:
             self.method.learn(self.method.rule.first())
             return replace(outcome, reason=f"no decrease at the largest damping{last}{self.onward()}")
@@ -206,6 +204,11 @@ class Trials:
 
     def onward(self) -> str:
         return f"; the next step starts from damping {self.method.trust.value:.3g}"
+
+
+def step_of(turn: Turn) -> Params:
+    """δθ; of a turn that follows a diagonal rule, −M⁻¹Q_θ."""
+    return turn.step or minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]
 
 
 def objective(loss: float, turns: Sequence[Turn]) -> float:
@@ -225,10 +228,11 @@ def line_of(turns: Sequence[Turn], played: Played | None) -> Line:
         quadratic = bellman_quadratic(slopes[:1], R[:1], weighted_core(played.boundary), overlap[:1, :1], 0.0)
         b, H = float(quadratic.b), float(quadratic.H)
     for turn in turns:
-        for d, Q, group in zip(turn.step, turn.gradients, turn.groups, strict=True):
+        for d, Q, group in zip(step_of(turn), turn.gradients, turn.groups, strict=True):
             rate = float(group["lr"])
-            H += group["weight_decay"] * rate**2 * float(torch.sum(d * d))
-            if played is None or not turn.feedback:
+            if turn.feedback:
+                H += group["weight_decay"] * rate**2 * float(inner((d,), (d,)))
+            else:
                 slope = float(inner((d,), (Q,)))
                 b, H = b + rate * slope, H - rate**2 * slope
     return Line(b, H)

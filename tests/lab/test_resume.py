@@ -24,9 +24,13 @@ from ocnopt_lab.runs.display import Display
 EPOCHS, STEPS_PER_EPOCH = 3, 6
 
 
-def train(npz: Path, optimizer: str, out: str) -> int:
+MEASURED = ("--optimizer.search", "levenberg-marquardt", "--optimizer.value", "coupled", "--optimizer.curvature", "sgd")
+"""A search that calls the loss again in every step."""
+
+
+def train(npz: Path, optimizer: str, out: str, *options: str) -> int:
     command = ["train", "digits-fcn", "--data", str(npz), "--optimizer.name", optimizer, "--out", out, "--quiet"]
-    return main([*command, "--epochs", str(EPOCHS), "--batch-size", "16"])
+    return main([*command, *options, "--epochs", str(EPOCHS), "--batch-size", "16"])
 
 
 def state(out: str) -> dict:
@@ -52,13 +56,16 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Display, "step", show)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "ocnopt"])
+@pytest.mark.parametrize(
+    "optimizer", [("adam",), ("ocnopt",), ("ocnopt", *MEASURED)], ids=["adam", "ocnopt", "measured"]
+)
 @pytest.mark.parametrize("step", [STEPS_PER_EPOCH + 2, 2 * STEPS_PER_EPOCH], ids=["inside an epoch", "at its end"])
-def test_resume_equals_uninterrupted(npz: Path, monkeypatch, capsys, optimizer: str, step: int) -> None:
-    assert train(npz, optimizer, "whole") == 0
+def test_resume_equals_uninterrupted(npz: Path, monkeypatch, capsys, optimizer: tuple[str, ...], step: int) -> None:
+    name, *options = optimizer
+    assert train(npz, name, "whole", *options) == 0
     with monkeypatch.context() as patch:
         interrupt_at(step, patch)
-        assert train(npz, optimizer, "parts") == 130
+        assert train(npz, name, "parts", *options) == 130
     assert "ocnopt train --resume parts" in capsys.readouterr().err
     assert state("parts")["counters"]["step"] == step
     assert main(["train", "--resume", "parts", "--quiet"]) == 0

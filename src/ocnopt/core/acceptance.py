@@ -219,12 +219,11 @@ class Outcome:
         return self.actual / self.predicted if self.predicted else math.nan
 
     def __str__(self) -> str:
-        told = f"loss {self.loss:.6g}, damping {self.damping:.3g}"
-        if self.tries:
+        told = f"loss {self.loss:.6g}, damping {self.damping:.3g}, tries {self.tries}"
+        if not math.isnan(self.actual):
             told += f", fell by {self.actual:.3g} of {self.predicted:.3g} predicted (ratio {self.ratio:.3g})"
-            told += f", {self.tries} {'try' if self.tries == 1 else 'tries'}"
         told += f", length {self.length:.3g}" if self.length != 1 else ""
-        return f"accepted: {told}" if self.accepted else f"not moved, {self.reason} ({told})"
+        return f"accepted: {told}" if self.accepted else f"not moved: {told}: {self.reason}"
 
 
 def require_positive(rule: Any, names: Sequence[str]) -> None:

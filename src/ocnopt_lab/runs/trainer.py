@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
@@ -58,13 +58,31 @@ class StepResult:
     seconds: float
 
 
-def train_step(model: torch.nn.Module, optimizer: optim.Optimizer, loss: Tensor, output: Tensor) -> None:
-    """Backward pass and update; OCNOpt's own `backward` adds the passes that factors of higher rank need."""
-    if hasattr(optimizer, "backward"):
-        optimizer.backward(loss, output)
+def train_step(optimizer: optim.Optimizer, evaluate: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """One update; (loss, output) as `evaluate` finds them before it.
+
+    OCNOpt's own `backward` adds the passes that factors of higher rank need, and searches of it that measure their
+    steps call the closure again.
+    """
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss, output = evaluate()
+        if hasattr(optimizer, "backward"):
+            optimizer.backward(loss, output)
+        else:
+            loss.backward()
+        if not seen:
+            seen.append((loss, output))
+        return loss
+
+    if getattr(getattr(optimizer, "search", None), "needs_closure", False):
+        optimizer.step(closure)
     else:
-        loss.backward()
-    optimizer.step()
+        closure()
+        optimizer.step()
+    return seen[0]
 
 
 class Trainer:
@@ -103,14 +121,15 @@ class Trainer:
 
     def _step(self, x: Tensor, y: Tensor) -> StepResult:
         started = time.perf_counter()
-        self.optimizer.zero_grad()
-        output = self.model(x)
-        loss = self.problem.loss(output, y)
-        train_step(self.model, self.optimizer, loss, output)
+        loss, output = train_step(self.optimizer, lambda: self._evaluate(x, y))
         self.schedule.step()
         result = StepResult(loss.item(), time.perf_counter() - started)
         self._count(result, correct=int((output.detach().argmax(1) == y).sum()), samples=len(y))
         return result
+
+    def _evaluate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.model(x)
+        return self.problem.loss(output, y), output
 
     def _count(self, result: StepResult, correct: int, samples: int) -> None:
         counters = self.counters
