@@ -128,7 +128,7 @@ class Trials:
         if not any(float(group["lr"]) for turn in self.turns for group in turn.groups):
             return self.still("the learning rate is zero")
         with plainly(self.turns):
-            self.solver.measure(self.turns, self.again.capture, self.method.clock)
+            self.solver.measure(self.turns, self.method.clock)
             self.boundary = self.solver.boundary(self.turns, self.again.capture)
         return self.search()
 

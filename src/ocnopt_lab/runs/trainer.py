@@ -78,7 +78,7 @@ def train_step(optimizer: optim.Optimizer, evaluate: Callable[[], tuple[Tensor, 
         return loss
 
     if getattr(getattr(optimizer, "search", None), "needs_closure", False):
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[arg-type]
     else:
         closure()
         optimizer.step()
