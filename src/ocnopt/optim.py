@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .core.acceptance import Outcome
 from .core.capture import Capture, Mode
 from .core.terminal import Terminal
 from .core.value import Value
@@ -26,7 +25,7 @@ from .planning import Planned
 from .reporting import Report, Row
 from .seats import seats_of
 from .solving import Solver
-from .trials import idle, limit_of, method_of, tried_out
+from .trials import idle, limit_of, method_of, taken
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -70,8 +69,6 @@ class OCNOpt(Planned):
     """
 
     MODEL_LR = 0.5
-    last_step: Outcome | None = None
-    """What became of the last step, with a search that measures its steps."""
     OPTIONS = (
         *("model", "curvature", "search", "value", "terminal", "rollout_kind"),
         *("feedback", "saturation", "feedback_samples", "batch_dim", "seed"),
@@ -198,8 +195,9 @@ class OCNOpt(Planned):
         """One step from the gradients at hand and the trajectory that was captured."""
         groups = self.groups()
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        self.last_step = idle(again, loss, "no parameter has a gradient")
+        self.last_step = idle(again, loss, "an error has ended the step")
         if not gradients:
+            self.last_step = idle(again, loss, "no parameter has a gradient")
             return
         if not finite(loss, gradients):
             self.last_step = idle(again, loss, "the loss or a gradient is not finite")
@@ -214,11 +212,7 @@ class OCNOpt(Planned):
         if again is not None and "tries" not in self.clock:
             again.require_same(loss)
         self.clock["step"] = self.clock.get("step", 0) + 1
-        solver, shown = self.solver(), None
-        if again is None:
-            shown = solver.step(turns, self.capture, self.clock)
-        else:
-            self.last_step = tried_out(solver, turns, again, loss)
+        shown, self.last_step = taken(self.solver(), turns, self.capture, self.clock, again, loss)
         if self.game is not None:
             known = next((x for x in (loss, self.heard, shown) if x is not None), None)
             self.game.alignments.observe(known.item() if isinstance(known, Tensor) else known)

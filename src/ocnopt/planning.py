@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from .core.acceptance import Outcome
 from .core.trajectory import Sweep
 from .curvature import Curvature, Kronecker
 from .linalg.symmetric import Tally
@@ -25,6 +26,8 @@ class Planned(Stateful):
     seats: list[Seat]
     tally: Tally
     seed: int
+    last_step: Outcome | None = None
+    """What became of the last step, with a search that measures its steps."""
 
     def uses_curvature(self) -> bool:
         return self.feedback > 0 or self.search is not None

@@ -15,17 +15,15 @@ from torch import Tensor
 
 from .core.acceptance import Damping, Line, Outcome, Rule
 from .core.bellman import Pace
-from .core.policy import Step
-from .core.protocols import Params
-from .core.search import bellman_quadratic
-from .core.stage import Stage, inner, minus
+from .core.capture import Capture
 from .core.value import Coupled, Value
 from .curvature import SGD, Curvature, Kronecker
 from .evaluating import Again, differ, number, precision, tensors_kept_unless
 from .gathering import Boundary, Turn
 from .options import Search
+from .predicting import line_of, objective, step_of
 from .solving import Solver, plainly
-from .updates import Clock, Fixed, Method, Played, Searched, diagonal_of, directions, weighted_core
+from .updates import Clock, Fixed, Method, Played, Searched, diagonal_of
 
 
 @dataclass(frozen=True)
@@ -100,10 +98,14 @@ def idle(again: Again | None, loss: Any, reason: str) -> Outcome | None:
     return None if again is None else Outcome(False, reason, number(loss), math.nan)
 
 
-def tried_out(solver: Solver, turns: Sequence[Turn], again: Again, loss: Any) -> Outcome:
-    """One step of a search that measures it, from the gradients and the trajectory at hand."""
+def taken(
+    solver: Solver, turns: Sequence[Turn], capture: Capture, clock: Clock, again: Again | None, loss: Any
+) -> tuple[float | None, Outcome | None]:
+    """One step from the gradients and the trajectory at hand: the loss that this shows, or what was measured."""
+    if again is None:
+        return solver.step(turns, capture, clock), None
     assert isinstance(solver.method, Tried)
-    return Trials(solver, solver.method, turns, again, number(loss), precision(loss)).run()
+    return None, Trials(solver, solver.method, turns, again, number(loss), precision(loss)).run()
 
 
 @dataclass
@@ -123,8 +125,9 @@ class Trials:
         self.solver.decay(self.turns)
         norm = float(torch.nn.utils.get_total_norm([g for turn in self.turns for g in turn.gradients]))
         if norm <= self.method.rule.gradient:
-            stop = f"converged: the norm of the gradient, {norm:.3g}, is at most {self.method.rule.gradient:.3g}"
-            return self.still(stop)
+            return self.still(
+                f"converged: the norm of the gradient, {norm:.3g}, is at most {self.method.rule.gradient:.3g}"
+            )
         if not any(float(group["lr"]) for turn in self.turns for group in turn.groups):
             return self.still("the learning rate is zero")
         with plainly(self.turns):
@@ -204,48 +207,3 @@ class Trials:
 
     def onward(self) -> str:
         return f"; the next step starts from damping {self.method.trust.value:.3g}"
-
-
-def step_of(turn: Turn) -> Params:
-    """δθ; of a turn that follows a diagonal rule, −M⁻¹Q_θ."""
-    return turn.step or minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]
-
-
-def objective(loss: float, turns: Sequence[Turn]) -> float:
-    """L + ½ γ |θ|²."""
-    pairs = ((p, group["weight_decay"]) for turn in turns for p, group in zip(turn.params, turn.groups, strict=True))
-    return loss + sum(0.5 * w * float(p.double().square().sum()) for p, w in pairs if w)
-
-
-def line_of(turns: Sequence[Turn], played: Played | None) -> Line:
-    """b and H along the step that will be taken. Where no response is known a turn's own metric stands for H."""
-    b, H = 0.0, 0.0
-    if played is not None:
-        played = at_rates(
-            played, {id(p): float(g["lr"]) for turn in turns for p, g in zip(turn.params, turn.groups, strict=True)}
-        )
-        slopes, R, overlap = directions(played)
-        quadratic = bellman_quadratic(slopes[:1], R[:1], weighted_core(played.boundary), overlap[:1, :1], 0.0)
-        b, H = float(quadratic.b), float(quadratic.H)
-    for turn in turns:
-        for d, Q, group in zip(step_of(turn), turn.gradients, turn.groups, strict=True):
-            rate = float(group["lr"])
-            if turn.feedback:
-                H += group["weight_decay"] * rate**2 * float(inner((d,), (d,)))
-            else:
-                slope = float(inner((d,), (Q,)))
-                b, H = b + rate * slope, H - rate**2 * slope
-    return Line(b, H)
-
-
-def at_rates(played: Played, rates: dict[int, float]) -> Played:
-    """Every parameter's step times the rate of its group."""
-    pairs = zip(played.stages, played.steps, strict=True)
-    steps = [at_rate(stage, step, [rates[id(p)] for p in stage.player.parameters]) for stage, step in pairs]
-    return Played(played.stages, steps, played.boundary)
-
-
-def at_rate(stage: Stage, step: Step, rates: Sequence[float]) -> Step:
-    d = tuple(rate * x for rate, x in zip(rates, step.step, strict=True))
-    same = all(rate == rates[0] for rate in rates)
-    return replace(step, step=d, response=rates[0] * step.response if same else stage.resp(d))

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("game",),
     (
         *("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "planning", "measuring"),
-        *("stateful", "evaluating", "trials"),
+        *("stateful", "evaluating", "predicting", "trials"),
     ),
     ("optim",),
     ("__init__",),

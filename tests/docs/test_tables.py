@@ -19,7 +19,9 @@ from ocnopt.game import kinds
 from ocnopt.options import ROLLOUTS, SEARCHES, TERMINALS, VALUES
 from ocnopt_lab.runs import folder
 
-OPTIONS, TROUBLE, RUNS = (ROOT / "docs" / name for name in ("options.md", "troubleshooting.md", "runs.md"))
+OPTIONS, TROUBLE, RUNS, HOW = (
+    ROOT / "docs" / name for name in ("options.md", "troubleshooting.md", "runs.md", "how-it-works.md")
+)
 CLASSES = {
     **{kind.__name__: kind for kind in curvature.TABLE.values()},
     **{kind.__name__: kind for kind in (terminal.Auto, terminal.Gradient, terminal.Fisher, search.Model)},
@@ -141,3 +143,13 @@ def test_files_of_a_run_are_listed() -> None:
     listed = {name for row in under(RUNS, "The run folder").rows for name in code(row[0])}
     assert {folder.CONFIG, folder.METRICS, folder.SUMMARY, folder.CURVES} <= listed
     assert {folder.ALIGNMENTS, folder.ALIGNMENTS_PICTURE} <= listed
+
+
+def test_reasons_of_a_step_are_those_of_the_code() -> None:
+    """Every reason on the page stands in the code, and every one that the code gives is on the page."""
+    (table,) = (table for table in tables(HOW) if table.header[0] == "reason")
+    listed = {code(row[0])[0].split("…")[0].strip(" ,") for row in table.rows}
+    known = {text.split("…")[0].strip(" ,") for text in texts("ocnopt")} - {""}
+    given = {text for text in known if re.match(r"converged:|no decrease|an error has|no parameter has|the lea", text)}
+    assert given and all(any(reason.startswith(text) for text in known) for reason in listed)
+    assert all(any(reason.startswith(text) or text.startswith(reason) for reason in listed) for text in given)

@@ -271,6 +271,7 @@ def test_a_closure_that_fails_in_a_trial_leaves_the_parameters() -> None:
     with pytest.raises(KeyboardInterrupt):
         optimizer.step(failing)
     assert same(weights(model), home)
+    assert outcome(optimizer).reason == "an error has ended the step"
     assert not optimizer.capture.calls
     assert run(model, optimizer, 1)[0].accepted
 

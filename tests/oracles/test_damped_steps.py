@@ -12,7 +12,7 @@ from damped import Dense, Problem, nielsen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocnopt import OCNOpt, optim, trials
+from ocnopt import OCNOpt, optim, predicting, trials
 from ocnopt.core.acceptance import Backtracking, Damping, LevenbergMarquardt, Line, Outcome
 from ocnopt.core.search import bellman_quadratic
 
@@ -182,7 +182,7 @@ def without_half(self: Line, alpha: float) -> float:
 
 MUTATIONS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
     "λ is counted in the prediction": (
-        trials,
+        predicting,
         "bellman_quadratic",
         damped_prediction,
         test_every_step_is_the_dense_one,
@@ -201,7 +201,7 @@ MUTATIONS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
         test_every_step_is_the_dense_one,
     ),
     "rates are left out of the prediction": (
-        *(trials, "at_rates", lambda played, rates: played),
+        *(predicting, "at_rates", lambda played, rates: played),
         test_rates_multiply_the_step_and_enter_the_prediction,
     ),
     "weight decay is left out of the objective": (
