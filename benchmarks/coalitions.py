@@ -30,11 +30,9 @@ GAMES = {
     "cooperative-first": ("cooperative", "first"),
     "cooperative-last": ("cooperative", "last"),
     "cooperative-bandit": ("cooperative", "bandit"),
-    "product-last": ("cooperative-product", "last"),
 }
 PAIRS = (
     ("cooperative-last", "nash-last"),
-    ("cooperative-last", "product-last"),
     ("cooperative-bandit", "cooperative-first"),
     ("cooperative-bandit", "cooperative-last"),
     ("cooperative-bandit", "no-game"),
@@ -52,7 +50,6 @@ COLOURS = {
     "cooperative-first": "#E69F00",
     "cooperative-last": "#D55E00",
     "cooperative-bandit": "#8B1A1A",
-    "product-last": "#CC79A7",
 }
 
 _HEADER = "| method | training loss | at equal seconds | test accuracy, % | seconds | ms/step | diverged |"
