@@ -67,6 +67,7 @@ class Coalitions(Study):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     epochs: int = 1
     eval_samples: int | None = 10000
+    train_samples: int | None = 30000
     out: Path = Path("runs/coalitions")
 
     def methods(self) -> dict[str, tuple[str, ...]]:
@@ -77,7 +78,7 @@ class Coalitions(Study):
         scored = self.eval_samples or "all"
         note = (
             f"Medians over {len(self.seeds)} seeds, {at_once(self.jobs)}; losses and accuracies after "
-            f"{self.epochs} epoch(s), on {scored} samples of each set. Seconds are those spent in training steps. "
+            f"{self.epochs} epoch(s) of {self.train_samples or 'all'} samples, on {scored} of each set. Seconds are those spent in training steps. "
             "At equal seconds: the mean loss of the batches just before the time at which the fastest method was done. "
             "All rates fall linearly to zero. Below each table: differences of the final training loss, seed by seed, "
             "their median and a bootstrap interval of 95 %; negative where the first method is better."

@@ -42,6 +42,8 @@ class Study:
     """Threads of torch in every run."""
     eval_samples: int | None = None
     """Score on this many samples of each set only. Left out: on all."""
+    train_samples: int | None = None
+    """Train on the first so many samples only. Left out: on all."""
     out: Path = Path("runs")
     """Folder for the runs, results.json and results.md."""
     data_dir: Path | None = None
@@ -74,8 +76,9 @@ class Study:
         common = ("--epochs", str(self.epochs), "--threads", str(self.threads), "--schedule", "linear")
         if self.data_dir:
             common += ("--data-dir", str(self.data_dir))
-        if self.eval_samples:
-            common += ("--eval-samples", str(self.eval_samples))
+        for name in ("eval_samples", "train_samples"):
+            if (samples := getattr(self, name)) is not None:
+                common += (f"--{name.replace('_', '-')}", str(samples))
         return [
             Run(problem, method, seed, self.out / f"{problem}-{method}-{seed}", (*options, *common))
             for seed in self.seeds

@@ -119,11 +119,11 @@ def test_games_are_compared_seed_by_seed() -> None:
 
 def test_studies_of_games_leave_tables_and_a_picture(apart: Path) -> None:
     bench = Coalitions(("digits-fcn",), (0,), (1e-2,), epochs=1, jobs=2, out=Path("r"))
-    bench = replace(bench, eval_samples=100)
+    bench = replace(bench, eval_samples=100, train_samples=200)
     with mock.patch.dict(coalitions.GAMES, clear=True):
         assert bench.run(Console(quiet=True)) == 0
     text = (apart / "r" / "results.md").read_text()
-    assert "| no-game |" in text and "on 100 samples" in text
+    assert "| no-game |" in text and "on 100 of each set" in text
     assert (apart / "r" / "curves.png").stat().st_size > 10_000
 
 

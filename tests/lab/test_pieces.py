@@ -8,11 +8,14 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from ocnopt_lab.errors import LabError
 from ocnopt_lab.optimizers import OptimizerConfig, build, build_schedule
 from ocnopt_lab.problems import PROBLEMS
 from ocnopt_lab.profiling.timing import ratio
+from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.evaluate import evaluate
 from ocnopt_lab.runs.memory import StepMemory
+from ocnopt_lab.runs.session import build_trainer
 
 
 @pytest.mark.parametrize("problem", [p for p in PROBLEMS.values() if p.name.endswith("fcn")], ids=lambda p: p.name)
@@ -68,3 +71,11 @@ def test_memory_grows_by_what_the_steps_allocate() -> None:
     torch.ones(10_000_000)  # 40 MB
     memory.pause()
     assert 35 < memory.growth < 60
+
+
+def test_a_run_may_train_on_the_first_samples_only() -> None:
+    config = RunConfig("digits-fcn", epochs=1, batch_size=32, train_samples=100)
+    trainer = build_trainer(config)
+    assert trainer.steps_per_epoch == 4 and len(trainer.data.x_train) == 100
+    with pytest.raises(LabError, match="--train-samples is 0"):
+        RunConfig("digits-fcn", epochs=1, batch_size=32, train_samples=0)

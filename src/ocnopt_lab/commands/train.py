@@ -43,6 +43,8 @@ class Train:
     """Threads of torch. Left out: torch's own choice."""
     eval_samples: int | None = None
     """Evaluate on this many samples only. Left out: on all."""
+    train_samples: int | None = None
+    """Train on the first so many samples only. Left out: on all."""
     resume: Path | None = None
     """Go on with the run in this folder, with the options it was started with."""
     quiet: bool = False
@@ -80,6 +82,7 @@ class Train:
             data_dir=_absolute(self.data_dir),
             threads=self.threads,
             eval_samples=self.eval_samples,
+            train_samples=self.train_samples,
         )
 
     def _close(self, console: Console, path: Path, summary: Row) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,10 @@ class Dataset:
     def in_shape(self) -> tuple[int, ...]:
         """Shape of one input, without the sample dimension."""
         return tuple(self.x_train.shape[1:])
+
+    def first(self, samples: int | None) -> Dataset:
+        """With so many training samples only; None for all of them."""
+        return replace(self, x_train=self.x_train[:samples], y_train=self.y_train[:samples])
 
 
 def build(name: str, arrays: Arrays) -> Dataset:

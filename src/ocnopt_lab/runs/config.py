@@ -24,9 +24,10 @@ class RunConfig:
     data_dir: str | None = None
     threads: int | None = None
     eval_samples: int | None = None
+    train_samples: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "threads", "eval_samples"):
+        for name in ("epochs", "batch_size", "threads", "eval_samples", "train_samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise LabError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")

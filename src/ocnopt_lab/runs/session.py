@@ -48,7 +48,7 @@ def build_trainer(config: RunConfig) -> Trainer:
         torch.set_num_threads(config.threads)
     problem = problems.get(config.problem)
     dataset = data.load(problem.data, *(Path(path) if path else None for path in (config.data, config.data_dir)))
-    return Trainer(config, problem, dataset)
+    return Trainer(config, problem, dataset.first(config.train_samples))
 
 
 class Session:
