@@ -75,10 +75,10 @@ class Coalitions(Study):
         return {**super().methods(), "no-game": (), **games}
 
     def text(self, results: Sequence[Result], runs: Sequence[Run]) -> str:
-        scored = self.eval_samples or "all"
+        trained, scored = self.train_samples or "all", self.eval_samples or "all"
         note = (
-            f"Medians over {len(self.seeds)} seeds, {at_once(self.jobs)}; losses and accuracies after "
-            f"{self.epochs} epoch(s) of {self.train_samples or 'all'} samples, on {scored} of each set. Seconds are those spent in training steps. "
+            f"Medians over {len(self.seeds)} seeds, {at_once(self.jobs)}; losses and accuracies after {self.epochs} "
+            f"epoch(s) of {trained} samples, on {scored} of each set. Seconds are those spent in training steps. "
             "At equal seconds: the mean loss of the batches just before the time at which the fastest method was done. "
             "All rates fall linearly to zero. Below each table: differences of the final training loss, seed by seed, "
             "their median and a bootstrap interval of 95 %; negative where the first method is better."
