@@ -75,6 +75,11 @@ class Stage:
     previous: Params | None = None
     label: str = ""
 
+    @property
+    def precision(self) -> torch.dtype:
+        """Of everything that is summed over samples."""
+        return torch.promote_types(self.gradient[0].dtype, torch.float32)
+
     @cached_property
     def pairs(self) -> list[tuple[Call, Tensor, slice]]:
         """Every call with its columns Y (r, B, ...) and its rows."""
@@ -107,11 +112,10 @@ class Stage:
 
     def resp(self, d: Params) -> Tensor:
         """Y_iᵀ f_θ d for every sample and column: (N, r)."""
-        dtype = torch.promote_types(self.gradient[0].dtype, torch.float32)
         if self.products is not None:
             pairs = zip(self.products, d, strict=True)
-            return torch.stack([P.flatten(2) @ x.to(P.dtype).flatten() for P, x in pairs]).sum(0).mT.to(dtype)
-        out = self.gradient[0].new_zeros(self.samples.count, self.rank, dtype=dtype)
+            return torch.stack([P.flatten(2) @ x.to(P.dtype).flatten() for P, x in pairs]).sum(0).mT
+        out = self.gradient[0].new_zeros(self.samples.count, self.rank, dtype=self.precision)
         for call, Y, rows in self.pairs:
             kept = rows.stop - rows.start
             out[rows] += contracted(Y, self.player.tangent(call, d))[:kept]
@@ -123,7 +127,8 @@ class Stage:
 
     def sample_products(self) -> Params:
         """f_θᵀ Y of every column and sample on its own: tensors (r, N, *parameter)."""
-        total = [p.new_zeros(self.rank, self.samples.count, *p.shape) for p in self.gradient]
+        lead = self.rank, self.samples.count
+        total = [p.new_zeros(*lead, *p.shape, dtype=self.precision) for p in self.gradient]
         for call, Y, rows in self.pairs:
             kept = rows.stop - rows.start
             for sum_, part in zip(total, self.player.sample_pull(call, Y), strict=True):
