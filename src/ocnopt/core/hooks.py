@@ -16,12 +16,16 @@ def remove(handles: list[Any]) -> None:
 
 
 class Hook:
-    """A module hook that holds its owner, a ``Capture`` or the like, weakly and is inert once copied or pickled."""
+    """A module hook that holds its owner, a ``Capture`` or the like, weakly and is inert once copied or pickled.
+
+    torch.compile breaks its graph here: traced into it, hooks on tensors would be lost without a word.
+    """
 
     def __init__(self, capture: Any = None, method: Callable[..., None] | None = None) -> None:
         self.capture = (lambda: None) if capture is None else weakref.ref(capture)
         self.method = method
 
+    @torch.compiler.disable
     def __call__(self, *args: Any) -> None:
         capture = self.capture()
         if capture is not None and self.method is not None:
@@ -47,6 +51,15 @@ def remove_inert(model: nn.Module) -> None:
                 del hooks[key]
                 for kept in (module._forward_hooks_with_kwargs, module._forward_pre_hooks_with_kwargs):
                     kept.pop(key, None)
+
+
+def forget_compiled() -> None:
+    """Have torch.compile make its code anew: it does not look for hooks that came after the first call.
+
+    That of other models goes as well, and is made again when they are called: a module does not know whether it was
+    compiled by torch.compile(module).
+    """
+    torch.compiler.reset()
 
 
 def generator_states() -> dict[str, Tensor]:
