@@ -70,7 +70,7 @@ SPECIAL = {
     "tokens.weight": ("none", False, "share"),
     "scale": ("none", False, "raw parameter"),
     "attention.in_proj_weight": ("none", False, "raw parameter"),
-    "attention.out_proj.weight": ("linear", False, "captured"),
+    "attention.out_proj.weight": ("none", False, "without calling it"),
     "positions.weight": ("embedding", False, "batch of 5 is not the model's batch of 6"),
     "norm.weight": ("layernorm", True, ""),
     "read.bias": ("linear", True, ""),

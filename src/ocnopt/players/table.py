@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from .base import ModulePlayer
@@ -70,6 +71,8 @@ def obstacle(module: nn.Module) -> str | None:
         return f"{kind} has its weight rebuilt by a forward pre-hook (old weight_norm, spectral_norm or pruning)."
     if any(True for child in module.children() for _ in child.parameters()):
         return f"{kind} holds a raw parameter of a module whose children own parameters too: its place is not one step."
+    if isinstance(module, NonDynamicallyQuantizableLinear):
+        return "MultiheadAttention reads its weight without calling it."
     if isinstance(module, nn.SyncBatchNorm):
         return f"{kind} would have to communicate with all ranks for every product."
     if isinstance(module, nn.RNNBase) and not module.batch_first:
