@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.capture import Capture, Mode
+from .core.hooks import forget_compiled
 from .core.terminal import Terminal
 from .core.value import Value
 from .curvature import Curvature
@@ -18,6 +19,7 @@ from .game.blocks import Block
 from .game.kinds import Kind
 from .game.play import game_on
 from .gathering import finite, require_core, seat_calls, turn_of
+from .layout import asks_for_layout, lay_out
 from .linalg.symmetric import Tally
 from .options import Search, game_of, group_defaults, rate_of, require_limits, require_trainable, resolved, samples_of
 from .passes import require_graph, send_columns
@@ -127,6 +129,7 @@ class OCNOpt(Planned):
         if hasattr(self.value, "tally"):
             self.value.tally = self.tally
         self.rollout = self.rollout_kind(self.capture, self.tally)
+        forget_compiled()
         self.report = Report(self.seats)
         self.game = game_on(self.model, self.game_kind, self.alignment, self.blocks, self.seed, self.tally)
         if self.game is not None:
@@ -207,9 +210,13 @@ class OCNOpt(Planned):
         seat_calls(turns, self.capture)
         if self.uses_curvature():
             require_core(turns, self.capture, self.terminal)
+        blank = not self.state and not self.capture.calls and asks_for_layout(self.param_groups, gradients)
         for turn in turns:
             turn.states = [self.state[p] for p in turn.params]
-        if again is not None and "tries" not in self.clock:
+        if blank:
+            lay_out(turns, method_of(self.curvature, self.search, self.value, self.clock), self.clock)
+            return
+        if again is not None and not self.clock.get("tries"):
             again.require_same(loss)
         self.clock["step"] = self.clock.get("step", 0) + 1
         shown, self.last_step = taken(self.solver(), turns, self.capture, self.clock, again, loss)

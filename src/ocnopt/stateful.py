@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .core.capture import Capture
 from .game.play import Game
+from .layout import drop_gaps
 from .options import require_sound
 
 
@@ -93,6 +94,7 @@ class Stateful(torch.optim.Optimizer):
             for name, value in state_dict["state"].get(key, {}).items():
                 if isinstance(value, Tensor):
                     self.state[p][name] = value.detach().to(p.device, copy=True)
+        drop_gaps(self.state)
         self.recall_game()
         self.plan()
 

@@ -73,6 +73,13 @@ class Tried:
     def pace(self, clock: Clock, lr: float) -> Pace:
         return Pace()
 
+    def steers(self, turn: Turn) -> bool:
+        return True
+
+    def beginning(self) -> Clock:
+        first = self.rule.first()
+        return {"step": 0, "damping": first.value, "growth": first.growth, "length": 1.0, "predicted": 0.0, "tries": 0}
+
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
         for turn in turns:
             for p, d, group in zip(turn.params, step_of(turn), turn.groups, strict=True):

@@ -72,6 +72,14 @@ class Method(Protocol):
         """Move the parameters of all turns."""
         ...
 
+    def steers(self, turn: Turn) -> bool:
+        """Whether a turn that takes part moves by its own step, not by the diagonal's rule."""
+        ...
+
+    def beginning(self) -> Clock:
+        """What the clock shows before the first step."""
+        ...
+
 
 def diagonal_of(curvature: Curvature) -> tuple[Diagonal, float]:
     """The rule for parameters outside the Kronecker curvature, and its rate at lr = 1."""
@@ -133,6 +141,12 @@ class Fixed:
     def pace(self, clock: Clock, lr: float) -> Pace:
         return Pace(1.0, 1.0)
 
+    def steers(self, turn: Turn) -> bool:
+        return turn.kronecker
+
+    def beginning(self) -> Clock:
+        return {"step": 0}
+
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
         apply_diagonal((turn for turn in turns if not turn.kronecker), self.curvature)
         for turn in turns:
@@ -177,6 +191,13 @@ class Searched:
 
     def pace(self, clock: Clock, lr: float) -> Pace:
         return Pace(lr * clock.get("length", 1.0), lr * clock.get("momentum", 0.0))
+
+    def steers(self, turn: Turn) -> bool:
+        return turn.player is not None
+
+    def beginning(self) -> Clock:
+        state = dict.fromkeys(("overshoot", "slope", "momentum", "predicted"), 0.0)
+        return {"step": 0, "damping": self.model.start, "length": 1.0, **state}
 
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
         alpha = (1.0, 0.0) if played is None else self.search(played, clock)

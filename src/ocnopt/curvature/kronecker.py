@@ -77,9 +77,9 @@ class Kronecker:
         return step in (1, 3, 10, 25) or (step > 25 and (step + offset) % self.decompose_every == 0)
 
     def fit(self, player: MatrixPlayer, state: State) -> None:
-        """Forget factors of another size: a bias that is frozen or thawed changes the input side."""
+        """Forget factors that are blank, or of another size: a bias frozen or thawed changes the input side."""
         width = sum(p.numel() for p in player.parameters) // player.parameters[0].shape[0]
-        if "A" in state and state["A"].shape[-1] != width:
+        if "A" in state and (state["A"].shape[-1] != width or not state["updates"]):
             for name in OWN:
                 state.pop(name, None)
 
@@ -102,6 +102,14 @@ class Kronecker:
 
     def correct(self, parts: Sequence[Evidence], state: State, keep: float) -> None:
         """A curvature that keeps more than the factors updates it here."""
+
+    def lay_out(self, player: MatrixPlayer, state: State) -> None:
+        """Blank state in the shapes that the first updates will give it."""
+        X = player.to_matrix(tuple(torch.zeros_like(p) for p in player.parameters))
+        sides = {"A": X.new_zeros(len(X), X.shape[2]), "B": X.new_zeros(len(X), X.shape[1])}
+        state["updates"] = 0
+        for side, diagonal in sides.items():
+            state[side] = diagonal.diag_embed() if diagonal.shape[-1] <= self.max_factor else diagonal
 
     def memory(self, updates: int) -> float:
         """Averaging coefficient that weighs the first updates evenly."""
@@ -126,6 +134,10 @@ class Kronecker:
 @dataclass(frozen=True)
 class KFAC(Kronecker):
     """M = (A + π√λ I) ⊗ (B + √λ/π I), π² = mean eigenvalue of A over that of B."""
+
+    def lay_out(self, player: MatrixPlayer, state: State) -> None:
+        super().lay_out(player, state)
+        state.update(inverse_A=state["A"].clone(), inverse_B=state["B"].clone(), damping=0.0)
 
     def renew(self, state: State, damping: float, tally: Tally) -> None:
         """Invert the damped factors; on failure the old inverses stay."""
@@ -159,6 +171,16 @@ class EKFAC(KFAC):
     """
 
     whole: int = 1024
+
+    def lay_out(self, player: MatrixPlayer, state: State) -> None:
+        super().lay_out(player, state)
+        if not self.diagonalised(state):
+            return
+        U_A, U_B, _ = (state.pop(name) for name in ("inverse_A", "inverse_B", "damping"))
+        g, n_in, n_out = len(U_A), U_A.shape[-1], U_B.shape[-1]
+        state.update(s_A=U_A.new_zeros(g, n_in), s_B=U_A.new_zeros(g, n_out), U_A=U_A)
+        state.update({"U_B": U_B} if U_B.dim() == 3 else {})
+        state["S"] = U_A.new_zeros(g, n_out, n_in)
 
     def diagonalised(self, state: State) -> bool:
         """Whether the player has an eigenbasis of its own rather than KFAC's inverses."""

@@ -69,7 +69,8 @@ def eigh(A: Tensor, tally: Tally) -> tuple[Tensor, Tensor]:
             continue
         if bool(vectors.isfinite().all()):
             tally.update([rung] if rung else [])
-            return values.clamp(min=0).to(A.dtype), vectors.to(A.dtype)
+            # In rows, not in LAPACK's columns: a copy that was loaded must multiply with the same rounding.
+            return values.clamp(min=0).to(A.dtype), vectors.to(A.dtype).contiguous()
     raise DecompositionError(f"The eigenvectors of a {tuple(A.shape)} matrix did not converge, in single or in double.")
 
 
