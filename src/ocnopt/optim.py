@@ -25,6 +25,7 @@ from .options import Search, game_of, group_defaults, rate_of, require_limits, r
 from .passes import require_graph, send_columns
 from .planning import Planned
 from .reporting import Report, Row
+from .scaling import scale_of_caller
 from .seats import seats_of
 from .solving import Solver
 from .trials import idle, limit_of, method_of, taken
@@ -124,7 +125,7 @@ class OCNOpt(Planned):
         self.seats = seats_of(self.model, set(self.groups()))
         slots = {seat.module: slot for seat in self.seats if (slot := seat.slot(self.batch_dim)) is not None}
         self.capture = Capture(self.model, slots, self.batch_dim)
-        self.capture.on_root = self.draw
+        self.capture.on_root, self.capture.void = self.draw, self.without_gradients
         self.tally: Tally = getattr(self, "tally", None) or Tally()
         if hasattr(self.value, "tally"):
             self.value.tally = self.tally
@@ -135,28 +136,8 @@ class OCNOpt(Planned):
         if self.game is not None:
             self.blocks = self.game.alignments.blocks
         self.recall_game()
-        self.heard: Tensor | None = None
-        self.plan()
-
-    def remove_hooks(self) -> None:
-        """Take all hooks off the model. Steps taken afterwards are those of the base optimizer."""
-        self.capture.remove()
-        self.rollout.remove()
-
-    def train(self) -> None:
-        """Go on capturing."""
-        self.capture.enabled = True
-
-    def eval(self) -> None:
-        """Stop capturing, for forward passes in training mode that no step will use."""
-        self.capture.enabled = False
-        self.forget()
-
-    def forget(self) -> None:
-        """Release the trajectory."""
-        self.capture.clear()
-        self.rollout.clear()
         self.heard = None
+        self.plan()
 
     # the loop
 
@@ -187,6 +168,8 @@ class OCNOpt(Planned):
         if self.capture.mode is Mode.OFF:
             return loss.backward()  # a trial: only the loss is wanted
         require_graph(self.capture, loss, output)
+        if self.without_gradients():
+            self.drop()
         if bool(loss.isfinite()) and self.uses_curvature():
             with self.capture.during(Mode.OFF):
                 factor = self.terminal.factor(loss, output, self.generator())
@@ -206,6 +189,7 @@ class OCNOpt(Planned):
             self.last_step = idle(again, loss, "the loss or a gradient is not finite")
             self.skip()
             return
+        self.unscale(scale_of_caller())
         turns = [turn_of(seat, names, groups) for seat in self.seats if (names := seat.active())]
         seat_calls(turns, self.capture)
         if self.uses_curvature():

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from .core.acceptance import Outcome
+from .core.arrivals import Mode
+from .core.rollout import Rollout
 from .core.trajectory import Sweep
 from .curvature import Curvature, Kronecker
 from .linalg.symmetric import Tally
@@ -26,6 +28,8 @@ class Planned(Stateful):
     seats: list[Seat]
     tally: Tally
     seed: int
+    rollout: Rollout
+    heard: Tensor | None
     last_step: Outcome | None = None
     """What became of the last step, with a search that measures its steps."""
 
@@ -37,6 +41,51 @@ class Planned(Stateful):
         self.capture.keep = self.feedback_samples if self.uses_curvature() else 0
         gathering = self.gathering()
         self.capture.rows = 0 if gathering is None else gathering.rows
+        self.capture.scale = self.clock.get("scale", 1.0)
+
+    def remove_hooks(self) -> None:
+        """Take all hooks off the model. Steps taken afterwards are those of the base optimizer."""
+        self.capture.remove()
+        self.rollout.remove()
+
+    def train(self) -> None:
+        """Go on capturing."""
+        self.capture.enabled = True
+
+    def eval(self) -> None:
+        """Stop capturing, for forward passes in training mode that no step will use."""
+        self.capture.enabled = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Release the trajectory."""
+        self.capture.clear()
+        self.rollout.clear()
+        self.heard = None
+
+    def drop(self) -> None:
+        """Forget what came back of gradients that were thrown away."""
+        self.capture.drop()
+        self.heard = None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As in torch. A step that was not taken, as a gradient scaler skips some, leaves nothing to the next."""
+        super().zero_grad(set_to_none)
+        if self.capture.mode is not Mode.OFF:  # a closure that is called once more, to measure a step, drops nothing
+            self.drop()
+
+    def without_gradients(self) -> bool:
+        """Whether no parameter holds a gradient."""
+        return all(p.grad is None for group in self.param_groups for p in group["params"])
+
+    def unscale(self, scale: float) -> None:
+        """The trajectory as if no gradient scaler had multiplied the loss."""
+        if scale != 1.0:
+            self.capture.unscale(scale)
+            self.rollout.unscale(scale)
+            self.heard = None if self.heard is None else self.heard / scale
+        if scale != self.clock.get("scale", 1.0):
+            self.clock["scale"] = scale
 
     def gathering(self) -> Kronecker | None:
         """The curvature, where the coming step gathers statistics for it."""

@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import torch
@@ -21,18 +20,9 @@ from torch.autograd.graph import GradientEdge
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
+from .arrivals import Arrival, Mode, RootArrival
 from .hooks import Hook, generator_states, remove, remove_inert
-from .losses import recognise
 from .trajectory import Call, Leaves, Sweep, detached, moved_size
-
-
-class Mode(Enum):
-    """What a gradient that arrives now is: the loss's own, a column of the terminal factor, a draw, or nobody's."""
-
-    LOSS = "loss"
-    COLUMN = "column"
-    DRAW = "draw"
-    OFF = "off"
 
 
 @dataclass(frozen=True)
@@ -57,6 +47,8 @@ class Capture:
     calls: per module, those that a gradient has come back to.  sweeps: the forward sweeps that someone still needs.
     keep: how many samples of a batch to hold, None for all; with ``rows`` 0, keep 0 switches capture off.
     rows: how many rows (samples times positions) the statistics of this step want from every call.
+    scale: what the loss is expected to be multiplied with, as gradient scalers do; matters to soft targets alone.
+    void: whether no parameter holds a gradient, so that nothing which came back before belongs to the coming step.
     on_root: called with (sweep, edge of the root output) when the loss's gradient reaches the root output, before it
         goes on into the model: the moment when draws can be sent down the same graph.
     """
@@ -68,6 +60,8 @@ class Capture:
         self.mode = Mode.LOSS
         self.keep: int | None = None
         self.rows = 0
+        self.scale = 1.0
+        self.void: Callable[[], bool] = lambda: False
         self.on_root: Callable[[Sweep, GradientEdge], None] | None = None
         self.enabled = True
         self.entered = 0
@@ -85,13 +79,32 @@ class Capture:
 
     def clear(self) -> None:
         """Forget the trajectory of this step."""
-        self.calls: dict[nn.Module, list[Call]] = {}
+        self.drop()
         self.order: dict[nn.Module, int] = {}
         self.sweeps: weakref.WeakValueDictionary[int, Sweep] = weakref.WeakValueDictionary()
-        self.reached: dict[int, Sweep] = {}
         self.roots = WeakIdKeyDictionary()
         self.resume(0, Sweep())
         self.rng: Any = None
+
+    def drop(self) -> None:
+        """Forget what came back; forward passes that wait for their backward pass stay."""
+        self.calls: dict[nn.Module, list[Call]] = {}
+        self.reached: dict[int, Sweep] = {}
+        self.task: int | None = None
+
+    def begin(self) -> None:
+        """The loss's own gradient arrives: with a new pass, forget what belongs to gradients that were thrown away."""
+        task = torch._C._current_graph_task_id()
+        if self.task not in (None, task) and self.void():
+            self.drop()
+        self.task = task
+
+    def unscale(self, scale: float) -> None:
+        """The trajectory as if the loss had not been multiplied by ``scale``."""
+        for sweep in self.reached.values():
+            sweep.unscale(scale)
+        for call in (call for calls in self.calls.values() for call in calls):
+            call.unscale(scale)
 
     def resume(self, number: int, sweep: Sweep) -> None:
         """Calls from now on belong to this sweep."""
@@ -163,6 +176,8 @@ class Capture:
         # A pass with create_graph=True is a penalty or a divergence, not the loss's own.
         if self.mode is Mode.OFF or torch.is_grad_enabled():
             return
+        if self.mode is Mode.LOSS:
+            self.begin()
         slot = self.slots[module]
         calls = self.calls.setdefault(module, [])
         if call not in calls:
@@ -213,44 +228,3 @@ class Capture:
         """Samples of a call that make up the rows which the statistics want."""
         positions = max(1, call.sizes[0][1:].numel() // slot.width)
         return -(-self.rows // positions)
-
-
-@dataclass(eq=False)
-class Arrival:
-    """Tensor hook of one output of one call."""
-
-    capture: Capture
-    module: nn.Module
-    sweep: Sweep
-    call: Call
-    j: int
-
-    def __call__(self, gradient: Tensor) -> None:
-        self.capture.arrived(self.module, self.sweep, self.call, self.j, gradient)
-
-
-@dataclass(eq=False)
-class RootArrival:
-    """Tensor hook of a root output h.
-
-    It must hold neither the output nor its graph node, which hold the hook: such a cycle through the
-    graph is never collected. The node is asked for when the gradient arrives.
-    """
-
-    capture: Capture
-    number: int
-    sweep: Sweep
-    h: Tensor
-    output_nr: int
-
-    def __call__(self, gradient: Tensor) -> None:
-        if self.capture.mode is not Mode.LOSS or torch.is_grad_enabled():
-            return
-        # What a reentrant checkpoint runs again on the way back is of this sweep, not of the last.
-        self.capture.resume(self.number, self.sweep)
-        self.capture.reached[self.number] = self.sweep
-        if self.sweep.seen is None and self.h.dim() > 1 and self.h.shape[0] == self.sweep.batch:
-            self.sweep.seen = recognise(self.h, gradient)
-            node = torch._C._current_autograd_node()
-            if self.capture.on_root is not None and node is not None:
-                self.capture.on_root(self.sweep, GradientEdge(node, self.output_nr))

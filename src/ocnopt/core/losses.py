@@ -54,28 +54,29 @@ class SoftmaxCrossEntropy:
         return (self.s.sqrt() * (self.p - e_y if self.logits else -e_y)).to(self.dtype)
 
 
-def recognise(h: Tensor, v: Tensor) -> SoftmaxCrossEntropy | None:
+def recognise(h: Tensor, v: Tensor, scale: float = 1.0) -> SoftmaxCrossEntropy | None:
     """The cross-entropy behind root output h and cotangent v, shapes (B, K, ...), or None if it is not one.
 
+    scale: what the loss was multiplied with, without which soft targets cannot be told.
     Classes lie in dimension 1, as torch's cross_entropy has them; for (B, T, K) outputs they are looked
     for in the last.
     """
     if h.dim() < 2 or not h.is_floating_point():
         return None
-    seen = recognise_at(h, v)
+    seen = recognise_at(h, v, scale)
     if seen is None and h.dim() > 2:
-        seen = recognise_at(h.movedim(-1, 1), v.movedim(-1, 1))
+        seen = recognise_at(h.movedim(-1, 1), v.movedim(-1, 1), scale)
         seen = seen and moved_back(seen)
     return seen
 
 
-def recognise_at(h: Tensor, v: Tensor) -> SoftmaxCrossEntropy | None:
+def recognise_at(h: Tensor, v: Tensor, scale: float) -> SoftmaxCrossEntropy | None:
     """``recognise`` with the classes in dimension 1."""
     if h.shape[1] < 2:
         return None
     tolerance, dtype = TOLERANCE.get(v.dtype, 1e-3), h.dtype
     h, v = (x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in (h, v))
-    seen = of_labels(h, v, tolerance) or of_distributions(h, v, tolerance) or of_log_softmax(h, v, tolerance)
+    seen = of_labels(h, v, tolerance) or of_distributions(h, v, tolerance, scale) or of_log_softmax(h, v, tolerance)
     return None if seen is None else replace(seen, dtype=dtype)
 
 
@@ -97,10 +98,10 @@ def rest_of(p: Tensor, t: Tensor) -> Tensor:
     return (p * (1 - t)).sum(1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
 
 
-def of_distributions(h: Tensor, v: Tensor, tolerance: float) -> SoftmaxCrossEntropy | None:
+def of_distributions(h: Tensor, v: Tensor, tolerance: float, scale: float) -> SoftmaxCrossEntropy | None:
     """v = (p − t)/n with soft targets t under a mean over n labels: t = p − n v must be a distribution."""
     p = h.softmax(1)
-    n = p.numel() / p.shape[1]
+    n = p.numel() / p.shape[1] / scale
     t = p - n * v
     sound = t.min() >= -tolerance and (v.sum(1).abs() <= tolerance * v.abs().sum(1)).all() and v.abs().sum() > 0
     if not bool(sound):

@@ -38,6 +38,10 @@ class Rollout(Protocol):
         """The proposal of every stage, in forward order."""
         ...
 
+    def unscale(self, scale: float) -> None:
+        """What was seen of this step as if the loss had not been multiplied by ``scale``."""
+        ...
+
     def clear(self) -> None:
         """Forget what was seen of this step."""
         ...
@@ -55,6 +59,9 @@ class Linear:
 
     def steps(self, problem: Problem, gains: Sequence[Gain]) -> list[Step]:
         return forward_pass(problem, gains)
+
+    def unscale(self, scale: float) -> None:
+        pass
 
     def clear(self) -> None:
         pass
@@ -79,6 +86,10 @@ class Nonlinear:
         except Unrepeatable as reason:
             self.tally[f"nonlinear roll-out {reason}"] += 1
             return forward_pass(problem, gains)
+
+    def unscale(self, scale: float) -> None:
+        for visit in (visit for record in self.recorder.records.values() for visit in record.visits):
+            visit.call.unscale(scale)
 
     def clear(self) -> None:
         self.recorder.clear()

@@ -69,6 +69,12 @@ class Call:
         like = next(leaf for column in self.columns for leaf in column if leaf is not None)
         return torch.stack([joined(column, self.sizes, like) for column in self.columns])
 
+    def unscale(self, scale: float) -> None:
+        """As if the loss had not been multiplied by ``scale``. Products of two columns or draws are curvature."""
+        self.leaves = over(self.leaves, scale)
+        self.columns = [over(column, scale**0.5) for column in self.columns]
+        self.draws = over(self.draws, scale**0.5)
+
 
 @dataclass(eq=False)
 class Sweep:
@@ -87,6 +93,19 @@ class Sweep:
     core: Tensor | None = None
     coordinates: Tensor | None = None
     rank: int = 0
+
+    def unscale(self, scale: float) -> None:
+        """As if the loss had not been multiplied by ``scale``: C for Y = v goes as its inverse, others stay."""
+        self.seen = None if self.seen is None else replace(self.seen, s=self.seen.s / scale)
+        if self.core is not None and self.rank == 0:
+            self.core = self.core * scale
+        if self.coordinates is not None:
+            self.coordinates = self.coordinates / scale**0.5
+
+
+def over(leaves: Leaves, divisor: float) -> Leaves:
+    """The leaves divided, in float32 at least: what a scale has saved from vanishing must not vanish now."""
+    return [x if x is None else x.to(torch.promote_types(x.dtype, torch.float32)) / divisor for x in leaves]
 
 
 def narrowed(call: Call, m: int) -> Call:
