@@ -22,7 +22,7 @@ from ocnopt.core.losses import SoftmaxCrossEntropy
 from ocnopt.core.stage import Stage
 from ocnopt.core.terminal import Gradient
 from ocnopt.core.value import Backed, Coupled, OwnGains, PerSample
-from ocnopt.curvature import EKFAC, KFAC, factors, kronecker
+from ocnopt.curvature import EKFAC, KFAC, decompositions, factors
 from ocnopt.curvature.metrics import KroneckerMetric
 from ocnopt.players.base import MatrixModulePlayer
 
@@ -144,7 +144,11 @@ MUTATIONS = [
         "the own gain of a sample", OwnGains, "backward", constant(PerSample.backward), (Case(value="own-gains"),)
     ),
     Mutation(
-        "π in the damping", kronecker, "pi_factor", constant(lambda A, B: torch.ones_like(A[:, :1, :1])), (KRONECKER,)
+        "π in the damping",
+        decompositions,
+        "pi_factor",
+        constant(lambda A, B: torch.ones_like(A[:, :1, :1])),
+        (KRONECKER,),
     ),
     Mutation(
         "B·v vᵀ in the factor",

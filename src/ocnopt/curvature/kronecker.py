@@ -9,7 +9,6 @@ own. Players without a matrix, and parameters without a player, take the compani
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +18,8 @@ from torch import Tensor
 from ..core.protocols import MatrixPlayer
 from ..core.stage import Metric
 from ..core.trajectory import Call
-from ..linalg.symmetric import DecompositionError, Tally, add_diagonal, cholesky, eigh, mean_diagonal
+from ..linalg.symmetric import DecompositionError, Tally, eigh
+from .decompositions import carried, damped_inverse, dampings, turn
 from .diagonal import Adam, Diagonal, State, require_fraction, require_positive
 from .factors import Evidence, evidence, factor_A, factor_B, squared_products
 from .metrics import EigenMetric, KroneckerMetric
@@ -230,34 +230,3 @@ def average(state: State, name: str, new: Tensor, keep: float) -> None:
         state[name].lerp_(new.to(state[name]), 1 - keep)
     else:
         state[name] = new.clone()
-
-
-def pi_factor(A: Tensor, B: Tensor) -> Tensor:
-    """π = √(mean eigenvalue of A / that of B), (g, 1, 1); one where either vanishes."""
-    mean_A, mean_B = (X.mean(-1)[:, None, None] if X.dim() == 2 else mean_diagonal(X) for X in (A, B))
-    pi = (mean_A / mean_B).sqrt()
-    return torch.where(pi.isfinite() & (pi > 0), pi, 1.0)
-
-
-def dampings(A: Tensor, B: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """π√λ for A and √λ/π for B, each (g, 1, 1)."""
-    pi, root = pi_factor(A, B), math.sqrt(damping)
-    return pi * root, root / pi
-
-
-def damped_inverse(A: Tensor, damping: Tensor, tally: Tally) -> Tensor:
-    """(A + damping)⁻¹ for A (g, n, n), damping (g, 1, 1); of a diagonal (g, n), its diagonal."""
-    if A.dim() == 2:
-        return 1 / (A + damping[..., 0])
-    return torch.cholesky_inverse(cholesky(add_diagonal(A, damping), tally))
-
-
-def turn(new: Tensor | None, old: Tensor | None) -> Tensor | None:
-    """The rotation from the old basis to the new one."""
-    return None if new is None or old is None else new.mT @ old
-
-
-def carried(S: Tensor, V_A: Tensor | None, V_B: Tensor | None) -> Tensor:
-    """S in a basis turned by V: E[(V_Bᵀ X V_A)²] for X with uncorrelated entries of second moment S."""
-    S = S if V_A is None else S @ V_A.square().mT
-    return S if V_B is None else V_B.square() @ S

@@ -11,8 +11,8 @@ from typing import Protocol
 from torch import Tensor
 
 from ..core.stage import Metric, Stage
+from ..curvature.decompositions import dampings
 from ..curvature.diagonal import State
-from ..curvature.kronecker import dampings
 from ..curvature.metrics import EigenMetric, MatrixMetric
 from ..linalg.symmetric import Tally, add_diagonal
 from .cross import Cross, has_whole_factors, recall, recall_turned

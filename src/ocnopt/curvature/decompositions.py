@@ -1,0 +1,41 @@
+"""What is made of a pair of Kronecker factors: damped inverses, and second moments carried into a new eigenbasis."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..linalg.symmetric import Tally, add_diagonal, cholesky, mean_diagonal
+
+
+def pi_factor(A: Tensor, B: Tensor) -> Tensor:
+    """π = √(mean eigenvalue of A / that of B), (g, 1, 1); one where either vanishes."""
+    mean_A, mean_B = (X.mean(-1)[:, None, None] if X.dim() == 2 else mean_diagonal(X) for X in (A, B))
+    pi = (mean_A / mean_B).sqrt()
+    return torch.where(pi.isfinite() & (pi > 0), pi, 1.0)
+
+
+def dampings(A: Tensor, B: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+    """π√λ for A and √λ/π for B, each (g, 1, 1)."""
+    pi, root = pi_factor(A, B), math.sqrt(damping)
+    return pi * root, root / pi
+
+
+def damped_inverse(A: Tensor, damping: Tensor, tally: Tally) -> Tensor:
+    """(A + damping)⁻¹ for A (g, n, n), damping (g, 1, 1); of a diagonal (g, n), its diagonal."""
+    if A.dim() == 2:
+        return 1 / (A + damping[..., 0])
+    return torch.cholesky_inverse(cholesky(add_diagonal(A, damping), tally))
+
+
+def turn(new: Tensor | None, old: Tensor | None) -> Tensor | None:
+    """The rotation from the old basis to the new one."""
+    return None if new is None or old is None else new.mT @ old
+
+
+def carried(S: Tensor, V_A: Tensor | None, V_B: Tensor | None) -> Tensor:
+    """S in a basis turned by V: E[(V_Bᵀ X V_A)²] for X with uncorrelated entries of second moment S."""
+    S = S if V_A is None else S @ V_A.square().mT
+    return S if V_B is None else V_B.square() @ S
