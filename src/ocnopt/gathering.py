@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .core.capture import Capture
 from .core.protocols import Params
+from .core.ranks import ALONE, Ranks
 from .core.stage import Metric, Samples, Stage
 from .core.terminal import Auto, Terminal
 from .core.trajectory import Call, Sweep, narrowed
@@ -141,6 +142,7 @@ class Boundary:
 
     batch: samples of the whole step.  coordinates: of v in the columns, (N, r), None for Y = v.
     loss: of the whole step, None where the trajectory does not show it.
+    ranks: the processes that share the batch; C and what goes with it are of this one's samples.
     """
 
     C: Tensor
@@ -149,6 +151,7 @@ class Boundary:
     name: str
     coordinates: Tensor | None
     loss: float | None = None
+    ranks: Ranks = ALONE
 
 
 def boundary_of(
@@ -161,16 +164,24 @@ def boundary_of(
     ends = torch.tensor(kept).cumsum(0).tolist()
     rows = {n: slice(end - m, end) for n, end, m in zip(numbers, ends, kept, strict=True)}
     weights = torch.cat([like.new_full((m,), size / m) for m, size in zip(kept, sizes, strict=True)])
-    parts = [core_of(capture.sweeps[n], terminal, sum(sizes), like, m) for n, m in zip(numbers, kept, strict=True)]
+    batch, loss = whole_step(sum(sizes), loss_of([capture.sweeps[n] for n in numbers]), capture.ranks)
+    parts = [core_of(capture.sweeps[n], terminal, batch, like, m) for n, m in zip(numbers, kept, strict=True)]
     coordinates = [capture.sweeps[n].coordinates for n in numbers]
     return Boundary(
         torch.cat([C for C, _ in parts]),
         Samples(rows, None if kept == sizes else weights),
-        sum(sizes),
+        batch,
         parts[0][1],
         joint_rows(coordinates, kept),
-        loss_of([capture.sweeps[n] for n in numbers]),
+        loss,
+        capture.ranks,
     )
+
+
+def whole_step(batch: int, loss: float | None, ranks: Ranks) -> tuple[int, float | None]:
+    """Samples and loss of all ranks, from those of this one."""
+    samples, total, unknown = ranks.numbers(batch, loss or 0.0, loss is None)
+    return int(samples), None if unknown else total
 
 
 def loss_of(sweeps: Sequence[Sweep]) -> float | None:
@@ -207,4 +218,5 @@ def stage_of(turn: Turn, boundary: Boundary, samples: Samples) -> Stage:
         samples,
         boundary.C.shape[-1],
         label=turn.seat.path,
+        ranks=boundary.ranks,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .core.ranks import ALONE, Ranks
 from .curvature import Diagonal, Kronecker
 from .curvature.metrics import DiagonalMetric
 from .game.play import Game
@@ -37,6 +38,7 @@ class Factors:
     curvature: Kronecker
     game: Game | None
     tally: Tally
+    ranks: Ranks = ALONE
 
     def measure(self, turns: Sequence[Turn], step: int, damping: float) -> None:
         """Update and decompose what is due in this step, the factors of all players before any decomposition."""
@@ -45,7 +47,7 @@ class Factors:
         if self.game is not None:
             seen = {turn.seat.path: turn for turn in turns if turn.evidence}
             evidence = {path: turn.evidence for path, turn in seen.items()}
-            self.game.observe(evidence, states_of(seen.values()), self.curvature.memory)
+            self.game.observe(evidence, states_of(seen.values()), self.curvature.memory, self.ranks)
         staggered = zip(turns, self.offsets(turns), strict=True)
         renewed = [turn for turn, offset in staggered if self.renew(turn, step, offset, damping)]
         if self.game is not None:
@@ -57,8 +59,8 @@ class Factors:
         """Running averages of the own factors, when they are due."""
         self.curvature.fit(turn.player, turn.state)  # type: ignore[arg-type]
         if turn.calls and self.curvature.statistics_due(step):
-            turn.evidence = self.curvature.evidence(turn.player, turn.calls)  # type: ignore[arg-type]
-            self.curvature.observe(turn.evidence, turn.state, self.tally)
+            turn.evidence = self.curvature.evidence(turn.player, turn.calls, self.ranks)  # type: ignore[arg-type]
+            self.curvature.observe(turn.evidence, turn.state, self.tally, self.ranks)
 
     def renew(self, turn: Turn, step: int, offset: int, damping: float) -> bool:
         """Decompose the own factors, when it is due; whether that was so."""

@@ -14,6 +14,7 @@ from .core.hooks import forget_compiled
 from .core.terminal import Terminal
 from .core.value import Value
 from .curvature import Curvature
+from .distributed import agree, require_spreadable, require_whole, warn_if_unseen
 from .evaluating import Again, again_of
 from .game.blocks import Block
 from .game.kinds import Kind
@@ -103,6 +104,7 @@ class OCNOpt(Planned):
         blocks: Iterable[Block] | None = None,
     ) -> None:
         require_trainable(model)
+        require_whole(model.named_parameters())
         self.model = model
         require_limits(feedback, saturation)
         parts = resolved(curvature, search, value, terminal, rollout, damping)
@@ -179,19 +181,21 @@ class OCNOpt(Planned):
 
     def advance(self, loss: Any, again: Again | None) -> None:
         """One step from the gradients at hand and the trajectory that was captured."""
-        groups = self.groups()
+        groups, ranks = self.groups(), self.capture.ranks
+        require_spreadable(ranks, self.value, self.rollout_kind, self.search)
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         self.last_step = idle(again, loss, "an error has ended the step")
         if not gradients:
             self.last_step = idle(again, loss, "no parameter has a gradient")
             return
-        if not finite(loss, gradients):
+        if not all(ranks.all([finite(loss, gradients)])):
             self.last_step = idle(again, loss, "the loss or a gradient is not finite")
             self.skip()
             return
         self.unscale(scale_of_caller())
         turns = [turn_of(seat, names, groups) for seat in self.seats if (names := seat.active())]
         seat_calls(turns, self.capture)
+        agree(turns, ranks)
         if self.uses_curvature():
             require_core(turns, self.capture, self.terminal)
         blank = not self.state and not self.capture.calls and asks_for_layout(self.param_groups, gradients)
@@ -200,13 +204,15 @@ class OCNOpt(Planned):
         if blank:
             lay_out(turns, method_of(self.curvature, self.search, self.value, self.clock), self.clock)
             return
+        if self.capture.calls:
+            warn_if_unseen(ranks)
         if again is not None and not self.clock.get("tries"):
             again.require_same(loss)
         self.clock["step"] = self.clock.get("step", 0) + 1
         shown, self.last_step = taken(self.solver(), turns, self.capture, self.clock, again, loss)
         if self.game is not None:
-            known = next((x for x in (loss, self.heard, shown) if x is not None), None)
-            self.game.alignments.observe(known.item() if isinstance(known, Tensor) else known)
+            own = next((x for x in (loss, self.heard) if x is not None), None)
+            self.game.alignments.observe(shown if own is None else ranks.numbers(float(own))[0] / ranks.size)
         self.report.update(turns)
 
     def skip(self) -> None:
@@ -224,7 +230,7 @@ class OCNOpt(Planned):
         method = method_of(self.curvature, self.search, self.value, self.clock)
         axes = method, self.value, self.terminal, self.rollout
         limits = self.feedback, self.feedback_samples, limit_of(method, self.saturation)
-        return Solver(*axes, *limits, self.tally, self.game)
+        return Solver(*axes, *limits, self.tally, self.game, self.capture.ranks)
 
     # seeing inside
 

@@ -79,10 +79,11 @@ class Planned(Stateful):
         return all(p.grad is None for group in self.param_groups for p in group["params"])
 
     def unscale(self, scale: float) -> None:
-        """The trajectory as if no gradient scaler had multiplied the loss."""
-        if scale != 1.0:
-            self.capture.unscale(scale)
-            self.rollout.unscale(scale)
+        """The trajectory as if no gradient scaler had multiplied the loss, and of a loss averaged over ranks."""
+        divisor = scale * self.capture.ranks.size
+        if divisor != 1.0:
+            self.capture.unscale(divisor)
+            self.rollout.unscale(divisor)
             self.heard = None if self.heard is None else self.heard / scale
         if scale != self.clock.get("scale", 1.0):
             self.clock["scale"] = scale
@@ -106,4 +107,5 @@ class Planned(Stateful):
 
     def generator(self) -> torch.Generator:
         """A generator for this step alone, so that nothing needs to be saved to repeat it."""
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.clock.get("step", 0))
+        number = self.seed * 1_000_003 + self.clock.get("step", 0)
+        return torch.Generator().manual_seed(number + 7_368_787 * self.capture.ranks.rank)

@@ -11,6 +11,7 @@ from torch import Tensor
 from .core.bellman import Problem, Saturation, backward_pass
 from .core.capture import Capture
 from .core.policy import Step, open_loop
+from .core.ranks import ALONE, Ranks
 from .core.rollout import Rollout
 from .core.stage import Stage, minus
 from .core.terminal import Terminal
@@ -29,7 +30,7 @@ class Solver:
     """The four axes of the method and what a step needs besides.
 
     method: search and curvature.  feedback: κ.  samples: how many of each sweep the feedback sees.
-    game: of players that share a stage; None where each has its own.
+    game: of players that share a stage; None where each has its own.  ranks: that share the batch.
     """
 
     method: Method
@@ -41,6 +42,7 @@ class Solver:
     saturation: float | None
     tally: Tally
     game: Game | None = None
+    ranks: Ranks = ALONE
 
     def step(self, turns: Sequence[Turn], capture: Capture, clock: Clock) -> float | None:
         """Move all parameters of the turns. Returns the loss, where the trajectory shows it."""
@@ -83,7 +85,7 @@ class Solver:
         curvature, damping = self.method.curvature, self.method.damping(clock)
         if isinstance(curvature, Kronecker):
             matrices = [turn for turn in turns if turn.player is not None and turn.player.is_matrix]
-            Factors(curvature, self.game, self.tally).measure(matrices, clock["step"], damping)
+            Factors(curvature, self.game, self.tally, self.ranks).measure(matrices, clock["step"], damping)
         rule, _ = diagonal_of(curvature)
         measure_diagonals(rule, [turn for turn in turns if not turn.kronecker])
         self.give_metrics(turns, damping)

@@ -223,7 +223,7 @@ class Searched:
         b, R, overlap = directions(played)
         trust = Trust(clock["damping"], clock.get("overshoot", 0.0), clock.get("slope", 0.0))
         trust.observe(float(b[1]), self.model, boundary.batch)
-        quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, trust.damping)
+        quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, trust.damping, boundary.ranks)
         alpha = self.model.believable(quadratic, boundary.loss)
         record(clock, trust, quadratic, alpha)
         return float(alpha[0]), float(alpha[1])

@@ -22,6 +22,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from .arrivals import Arrival, Mode, RootArrival
 from .hooks import Hook, generator_states, remove, remove_inert
+from .ranks import ALONE, ranks_of
 from .trajectory import Call, Leaves, Sweep, detached, moved_size
 
 
@@ -49,6 +50,7 @@ class Capture:
     rows: how many rows (samples times positions) the statistics of this step want from every call.
     scale: what the loss is expected to be multiplied with, as gradient scalers do; matters to soft targets alone.
     void: whether no parameter holds a gradient, so that nothing which came back before belongs to the coming step.
+    ranks: the processes that average the gradients, as the last forward pass has shown.
     on_root: called with (sweep, edge of the root output) when the loss's gradient reaches the root output, before it
         goes on into the model: the moment when draws can be sent down the same graph.
     """
@@ -61,6 +63,7 @@ class Capture:
         self.keep: int | None = None
         self.rows = 0
         self.scale = 1.0
+        self.ranks = ALONE
         self.void: Callable[[], bool] = lambda: False
         self.on_root: Callable[[Sweep, GradientEdge], None] | None = None
         self.enabled = True
@@ -141,6 +144,7 @@ class Capture:
         inputs = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.dim() > self.batch_dim)
         first = next(inputs, None)
         self.entered += 1
+        self.ranks = ranks_of(module)
         self.resume(self.entered, Sweep(None if first is None else first.shape[self.batch_dim]))
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

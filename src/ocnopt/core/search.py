@@ -21,6 +21,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from .ranks import ALONE, Ranks
+
 
 @dataclass(frozen=True)
 class Quadratic:
@@ -68,13 +70,15 @@ def interior(b: list[float], H: list[list[float]]) -> Iterator[tuple[float, ...]
         yield (b[1] * H[0][1] - b[0] * H[1][1]) / det, (b[0] * H[0][1] - b[1] * H[0][0]) / det
 
 
-def bellman_quadratic(b: Tensor, R: Tensor, C: Tensor, overlap: Tensor, damping: float) -> Quadratic:
-    """The model along m directions.
+def bellman_quadratic(
+    b: Tensor, R: Tensor, C: Tensor, overlap: Tensor, damping: float, ranks: Ranks = ALONE
+) -> Quadratic:
+    """The model along m directions, from the samples of all ranks.
 
     b: (m,). R: (m, N, r) responses. C: (N, r, r) terminal core, each row weighted by the samples it
     stands for. overlap: DᵀD, (m, m).
     """
-    curvature = torch.einsum("anr,nrs,bns->ab", R, C, R)
+    (curvature,) = ranks.total(torch.einsum("anr,nrs,bns->ab", R, C, R))
     return Quadratic(b, curvature + damping * overlap)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .protocols import Params, Player
+from .ranks import ALONE, Ranks
 from .trajectory import Call
 
 LARGEST = 2**24
@@ -64,6 +65,7 @@ class Stage:
     gradient: Q_θ of the open loop, p.grad + ℓ_θ, one tensor per parameter.
     previous: the last step taken, where the heavy ball counts it; None otherwise.
     rank: number of columns of the terminal factor.
+    ranks: the processes that share the batch.
     """
 
     player: Player
@@ -74,6 +76,7 @@ class Stage:
     rank: int = 1
     previous: Params | None = None
     label: str = ""
+    ranks: Ranks = ALONE
 
     @property
     def precision(self) -> torch.dtype:
@@ -102,7 +105,11 @@ class Stage:
         return self.sample_products()
 
     def pull(self, c: Tensor) -> Params:
-        """Σ_i f_θᵀ Y_i c_i for weights c (N, r)."""
+        """Σ_i f_θᵀ Y_i c_i for weights c (N, r), over the samples of all ranks."""
+        return self.ranks.total(*self.local_pull(c))
+
+    def local_pull(self, c: Tensor) -> Params:
+        """``pull`` over the samples of this process."""
         if self.samples.weight is not None:
             c = c * self.samples.weight[:, None]
         if self.products is not None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.protocols import MatrixPlayer
+from ..core.ranks import ALONE, Ranks
 from ..core.stage import Metric
 from ..core.trajectory import Call
 from ..linalg.symmetric import DecompositionError, Tally, eigh
@@ -83,14 +84,14 @@ class Kronecker:
             for name in OWN:
                 state.pop(name, None)
 
-    def evidence(self, player: MatrixPlayer, calls: Sequence[Call]) -> list[Evidence]:
+    def evidence(self, player: MatrixPlayer, calls: Sequence[Call], ranks: Ranks = ALONE) -> list[Evidence]:
         """Rows of the calls of one step. A module called twice in a sweep sees the same samples twice."""
-        batch = sum({call.sweep: call.batch for call in calls}.values())
+        batch = ranks.size * sum({call.sweep: call.batch for call in calls}.values())
         return evidence(player, calls, batch, self.rows)
 
-    def observe(self, parts: Sequence[Evidence], state: State, tally: Tally) -> None:
-        """Update the running averages; evidence that is not finite is left out and counted."""
-        A, B = factor_A(parts, self.max_factor), factor_B(parts, self.max_factor)
+    def observe(self, parts: Sequence[Evidence], state: State, tally: Tally, ranks: Ranks = ALONE) -> None:
+        """Update the running averages from all ranks; evidence that is not finite is left out and counted."""
+        A, B = ranks.total(factor_A(parts, self.max_factor) / ranks.size, factor_B(parts, self.max_factor))
         if not bool(A.isfinite().all() & B.isfinite().all()):
             tally["statistics not finite"] += 1
             return
@@ -98,9 +99,9 @@ class Kronecker:
         keep = self.memory(state["updates"])
         average(state, "A", A, keep)
         average(state, "B", B, keep)
-        self.correct(parts, state, keep)
+        self.correct(parts, state, keep, ranks)
 
-    def correct(self, parts: Sequence[Evidence], state: State, keep: float) -> None:
+    def correct(self, parts: Sequence[Evidence], state: State, keep: float, ranks: Ranks) -> None:
         """A curvature that keeps more than the factors updates it here."""
 
     def lay_out(self, player: MatrixPlayer, state: State) -> None:
@@ -186,9 +187,10 @@ class EKFAC(KFAC):
         """Whether the player has an eigenbasis of its own rather than KFAC's inverses."""
         return state["A"].dim() == 3 and state["A"].shape[-1] <= self.whole
 
-    def correct(self, parts: Sequence[Evidence], state: State, keep: float) -> None:
+    def correct(self, parts: Sequence[Evidence], state: State, keep: float, ranks: Ranks) -> None:
         if "S" in state:
-            average(state, "S", squared_products(parts, state["U_A"], state.get("U_B")), keep)
+            (S,) = ranks.total(squared_products(parts, state["U_A"], state.get("U_B")))
+            average(state, "S", S, keep)
 
     def renew(self, state: State, damping: float, tally: Tally) -> None:
         """Diagonalise the factors and carry S over into the new basis; on failure the old basis stays."""

@@ -93,6 +93,7 @@ def together(members: Sequence[Stage], metric: Metric) -> Side:
         members[0].rank,
         previous_of(members),
         " + ".join(member.label for member in members),
+        members[0].ranks,
     )
     return Side(stage, tuple(members))
 

@@ -72,4 +72,4 @@ def gram_of_columns(stage: Stage) -> Tensor:
 def batch_of(stage: Stage) -> float:
     """Samples of the whole step, also where only some of them are at hand."""
     weight = stage.samples.weight
-    return float(stage.samples.count) if weight is None else float(weight.sum())
+    return stage.ranks.size * (float(stage.samples.count) if weight is None else float(weight.sum()))

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ..core.ranks import ALONE, Ranks
 from ..core.stage import Stage
 from ..curvature.diagonal import State
 from ..curvature.factors import Evidence
@@ -16,7 +17,7 @@ from ..linalg.symmetric import Tally
 from .alignment import Alignments
 from .blocks import Block, check_blocks, find_stages
 from .coalition import Side, alone, together
-from .cross import cross_of, has_whole_factors, remember, turn
+from .cross import Cross, cross_of, has_whole_factors, remember, turn
 from .kinds import Deal, Kind
 
 
@@ -34,17 +35,22 @@ class Game:
         self.homes = {path: block.name for block in blocks for branch in block.branches for path in branch}
 
     def observe(
-        self, evidence: Mapping[str, Sequence[Evidence]], states: Mapping[str, State], memory: Callable[[int], float]
+        self,
+        evidence: Mapping[str, Sequence[Evidence]],
+        states: Mapping[str, State],
+        memory: Callable[[int], float],
+        ranks: Ranks = ALONE,
     ) -> None:
         """Update the cross blocks of all pairs that some alignment puts together.
 
-        memory: averaging coefficient after so many updates, the curvature's own.
+        memory: averaging coefficient after so many updates, the curvature's own.  ranks: that have seen the evidence.
         """
         for u, v in self.pairs:
             if not (u in evidence and v in evidence and states[u].get("updates")):
                 continue
             found = cross_of(evidence[u], evidence[v])
             if found is not None:
+                found = Cross(*ranks.total(found.A / ranks.size, found.B))
                 remember(states[u], v, found, memory(states[u]["updates"]))
 
     def renew(self, states: Mapping[str, State], step: int) -> None:

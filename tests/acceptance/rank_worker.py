@@ -1,0 +1,114 @@
+"""What each of the processes does that test_ranks.py starts: it trains, and writes down what became of it."""
+
+from __future__ import annotations
+
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from acceptance_cases import OPTIMIZERS, Run, built, given_labels, snapshot, weights
+from torch import Tensor, distributed
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+RANKS = 2
+
+
+def share(x: Tensor, rank: int) -> Tensor:
+    """The samples of one process."""
+    return x.chunk(RANKS)[rank]
+
+
+class Parallel(Run):
+    """A run whose model is wrapped, on this process's samples."""
+
+    def __init__(self, name: str, rank: int, problem: str = "mlp", wrapped: bool = False) -> None:
+        super().__init__("adamw", problem)
+        draw = self.problem.draw
+        self.problem = self.problem._replace(draw=lambda step: share(draw(step), rank))
+        self.call = DistributedDataParallel(self.model)
+        self.optimizer = OPTIMIZERS[name](self.call if wrapped else self.model)
+
+
+def plain(name: str, rank: int) -> Any:
+    """The defaults, on a network with batch statistics, which differ between processes."""
+    run = Parallel(name, rank, "batchnorm-cnn").train(range(7))
+    return weights(run.model)
+
+
+def whole_batch(name: str, rank: int) -> Any:
+    """Without labels drawn, which each process draws for itself: comparable with one process that has all samples."""
+    return snapshot(given_labels(Parallel(name, rank)).train(range(7)))
+
+
+def of_the_wrapper(name: str, rank: int) -> Any:
+    """The optimizer is given the wrapper."""
+    return weights(given_labels(Parallel(name, rank, wrapped=True)).train(range(7)).model)
+
+
+def accumulated(name: str, rank: int) -> Any:
+    """Two micro-batches, synchronised once, and clipped."""
+    run = given_labels(Parallel(name, rank))
+    for step in range(4):
+        run.optimizer.zero_grad()
+        with run.call.no_sync():
+            (run.loss(step) / 2).backward()
+        (run.loss(step + 20) / 2).backward()
+        clip_grad_norm_(run.model.parameters(), 1.0)
+        run.optimizer.step()
+    return weights(run.model)
+
+
+def overflowed(name: str, rank: int) -> Any:
+    """One process meets a loss that is not finite."""
+    run = Parallel(name, rank).train(range(3))
+    run.optimizer.zero_grad()
+    (run.loss(3) * (float("inf") if rank else 1.0)).backward()
+    if name != "adamw":
+        run.optimizer.step()
+    return weights(run.train(range(4, 7)).model)
+
+
+CASES = (plain, whole_batch, of_the_wrapper, accumulated, overflowed)
+
+
+def sharded() -> str:
+    """What is said of a model under fully_shard; empty where it trains."""
+    model = built()
+    fully_shard(model)
+    try:
+        OPTIMIZERS["ekfac"](model)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def unwrapped(rank: int) -> list[str]:
+    """Warnings where nobody averages the gradients."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Run("ekfac").train(range(1))
+    return [str(warning.message) for warning in caught]
+
+
+def outcome(case: Any, name: str, rank: int) -> Any:
+    try:
+        return case(name, rank)
+    except ValueError as error:
+        return str(error)
+
+
+def work(rank: int, folder: str) -> None:
+    """All cases, one after the other, on one of the processes."""
+    torch.set_num_threads(1)
+    store = distributed.FileStore(f"{folder}/store", RANKS)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=RANKS, timeout=timedelta(seconds=60))
+    try:
+        found = {case.__name__: {name: outcome(case, name, rank) for name in OPTIMIZERS} for case in CASES}
+        found.update(sharded=sharded(), unwrapped=unwrapped(rank))
+        torch.save(found, Path(folder) / f"{rank}.pt")
+    finally:
+        distributed.destroy_process_group()
