@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 from acceptance_cases import OPTIMIZERS, Run, built, given_labels, snapshot, weights
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
+from ocnopt import OCNOpt
+
 RANKS = 2
+GAMES = ("feedback-nash", "cooperative")
 
 
 def share(x: Tensor, rank: int) -> Tensor:
@@ -72,6 +75,29 @@ def overflowed(name: str, rank: int) -> Any:
     return weights(run.train(range(4, 7)).model)
 
 
+class Residual(nn.Module):
+    """Two layers beside one, whose stages a game may align."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.shortcut = nn.Linear(4, 5), nn.Linear(5, 6), nn.Linear(4, 6)
+        self.read = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read((self.second(self.first(x).tanh()) + self.shortcut(x)).tanh())
+
+
+def game(kind: str, rank: int) -> Any:
+    """Bandits must choose alike on all ranks, though each sees the loss of its own samples."""
+    run = Parallel("adamw", rank)
+    torch.manual_seed(0)
+    run.model = Residual().double()
+    run.call = DistributedDataParallel(run.model)
+    run.optimizer = OCNOpt(run.model, game=kind)
+    run.train(range(45))
+    return weights(run.model), run.optimizer.decisions()
+
+
 CASES = (plain, whole_batch, of_the_wrapper, accumulated, overflowed)
 
 
@@ -108,6 +134,7 @@ def work(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=RANKS, timeout=timedelta(seconds=60))
     try:
         found = {case.__name__: {name: outcome(case, name, rank) for name in OPTIMIZERS} for case in CASES}
+        found["game"] = {kind: game(kind, rank) for kind in GAMES}
         found.update(sharded=sharded(), unwrapped=unwrapped(rank))
         torch.save(found, Path(folder) / f"{rank}.pt")
     finally:

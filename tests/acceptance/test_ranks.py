@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from acceptance_cases import Run, every_optimizer, given_labels, same, snapshot
-from rank_worker import CASES, RANKS, accumulated, work
+from rank_worker import CASES, GAMES, RANKS, accumulated, work
 from torch import multiprocessing
 
 REFUSED = {"adam-coupled": "value='coupled'", "ekfac-nonlinear": "rollout='nonlinear'"}
@@ -59,6 +59,15 @@ def test_two_processes_are_one_with_all_samples(case: str, name: str, found: lis
     if case == "whole_batch":
         pairs = zip(state["state"].values(), there[1]["state"].values(), strict=True)
         assert all(a.keys() == b.keys() for a, b in pairs)
+
+
+@pytest.mark.parametrize("kind", GAMES)
+def test_games_are_the_same_on_all_ranks(kind: str, found: list[dict[str, Any]]) -> None:
+    """Failing, a bandit chooses by the loss of its own process, and the processes wait for one another for ever."""
+    (first, chosen), (second, other) = (ranks["game"][kind] for ranks in found)
+    assert any(len(log) > 2 for log in chosen.values())
+    assert same(first, second)
+    assert chosen == other
 
 
 def test_a_sharded_model_is_refused_when_the_optimizer_is_built(found: list[dict[str, Any]]) -> None:
