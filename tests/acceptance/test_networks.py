@@ -10,14 +10,14 @@ from acceptance_cases import PROBLEMS, Run, every_optimizer, same, weights
 from torch import Tensor
 
 
-def trained(run: Run, steps: int = 12) -> None:
+def trained(run: Run, steps: int = 8) -> None:
     """Train on one batch, and check what every user looks at first."""
     before = weights(run.model)
     run.train([0] * steps)
     after = weights(run.model)
     assert all(bool(p.isfinite().all()) for p in after.values())
     assert [name for name in before if torch.equal(before[name], after[name])] == []
-    assert min(run.losses[-3:]) < 0.95 * run.losses[0]
+    assert min(run.losses[-3:]) < 0.97 * run.losses[0]
 
 
 @every_optimizer

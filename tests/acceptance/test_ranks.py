@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from acceptance_cases import Run, every_optimizer, given_labels, same, snapshot
+from acceptance_cases import OPTIMIZERS, Run, every_optimizer, given_labels, same, snapshot
 from rank_worker import CASES, GAMES, RANKS, accumulated, work
 from torch import multiprocessing
 
@@ -38,12 +38,10 @@ def largest_difference(a: Any, b: Any) -> float:
     return max(float((a[key] - b[key]).abs().max()) for key in a)
 
 
-@every_optimizer
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in REFUSED])
 @pytest.mark.parametrize("case", ["whole_batch", "of_the_wrapper", "accumulated"])
 def test_two_processes_are_one_with_all_samples(case: str, name: str, found: list[dict[str, Any]]) -> None:
     """Failing, a run on two devices is another method than on one, and its settings do not carry over."""
-    if name in REFUSED:
-        return
     run = given_labels(Run(name))
     if case == accumulated.__name__:
         for step in range(4):

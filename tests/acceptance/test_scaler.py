@@ -11,6 +11,7 @@ from acceptance_cases import PROBLEMS, Run, distance, every_optimizer, same, sna
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ocnopt.core.rollout import Linear
 from ocnopt.options import TERMINALS
 
 SCALE = 2.0**16
@@ -27,6 +28,10 @@ def squared_error(model: nn.Module, x: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Loss] = {"cross-entropy": PROBLEMS["mlp"].loss, "squared-error": squared_error}
+
+
+COLUMNS = {"gauss-newton": "cross-entropy", "fisher": "cross-entropy", "true-vs-rest": "squared-error"}
+"""Terminal factors and losses for which they need ``optimizer.backward``."""
 
 
 class Scaled:
@@ -109,13 +114,10 @@ def test_clipping_between_unscale_and_step(name: str) -> None:
 
 
 @every_optimizer
-@pytest.mark.parametrize("terminal", ["gauss-newton", "fisher", "true-vs-rest"])
-@pytest.mark.parametrize("loss", ["cross-entropy", "squared-error"])
-def test_columns_of_a_scaled_loss(name: str, terminal: str, loss: str) -> None:
-    """Failing, exact curvature under a scaler is that of the scaled loss."""
-    if name == "adamw" or (terminal, loss) == ("true-vs-rest", "cross-entropy"):
-        return
-    scaled, plain = pair(name, LOSSES[loss], columns=True)
+@pytest.mark.parametrize("terminal", COLUMNS)
+def test_columns_of_a_scaled_loss(name: str, terminal: str) -> None:
+    """Failing, exact curvature under a scaler is that of the scaled loss. The control has a plain backward pass."""
+    scaled, plain = pair(name, LOSSES[COLUMNS[terminal]], columns=name != "adamw")
     for side in (scaled, plain):
         side.run.optimizer.terminal = TERMINALS[terminal]()
     for step in range(4):
@@ -150,9 +152,9 @@ def test_a_skipped_step_leaves_no_trace(name: str, zero: str) -> None:
 @every_optimizer
 def test_accumulation_under_a_scaler(name: str) -> None:
     """Failing, only plain loops are safe: micro-batches of one step are unscaled once too often or not at all."""
-    if name == "ekfac-nonlinear":
-        return
     scaled, plain = pair(name)
+    if name == "ekfac-nonlinear":  # which takes one forward pass for each step
+        scaled.run.optimizer.rollout = plain.run.optimizer.rollout = Linear(None, None)
     for step in range(4):
         for side in (scaled, plain):
             side.run.optimizer.zero_grad()
