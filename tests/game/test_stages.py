@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import nets
 import pytest
+import stage_nets as nets
 import torch
 from torch import Tensor, nn
 
