@@ -21,7 +21,7 @@ from .game.coalition import Side, alone
 from .game.play import Game
 from .gathering import Boundary, Turn, boundary_of, stage_of
 from .linalg.symmetric import Tally
-from .measuring import Factors, diagonal_metric, measure_diagonals
+from .measuring import Factors, diagonal_metric, measure_diagonals, states_of
 from .updates import Clock, Method, Played, diagonal_of
 
 
@@ -129,8 +129,7 @@ class Solver:
         """Who decides together."""
         if self.game is None:
             return [alone(stage) for stage in stages]
-        states = {stage.label: turn.state for turn, stage in zip(turns, stages, strict=True)}
-        return self.game.sides(stages, states, self.method.damping(clock))
+        return self.game.sides(stages, states_of(turns), self.method.damping(clock))
 
     def policy(self, problem: Problem) -> list[Step]:
         steps = self.rollout.steps(problem, backward_pass(problem))

@@ -49,7 +49,9 @@ class CoalitionPlayer:
         j = self.owner[id(call)]
         own = self.members[j].pull(call, u)
         # A zero without dimensions adds to any shape, and the owners of the other calls bring theirs.
-        return side_by_side(own if k == j else (own[0].new_zeros(()),) * len(m.names) for k, m in self.each())
+        return side_by_side(
+            own if k == j else (own[0].new_zeros(()),) * len(m.names) for k, m in enumerate(self.members)
+        )
 
     def sample_pull(self, call: Call, U: Tensor) -> Params:
         j = self.owner[id(call)]
@@ -57,11 +59,8 @@ class CoalitionPlayer:
         lead = own[0].shape[:2]
         return side_by_side(
             own if k == j else tuple(own[0].new_zeros(()).expand(*lead, *p.shape) for p in m.parameters)
-            for k, m in self.each()
+            for k, m in enumerate(self.members)
         )
-
-    def each(self) -> Iterable[tuple[int, Player]]:
-        return enumerate(self.members)
 
 
 @dataclass(frozen=True)
