@@ -31,6 +31,7 @@ class Turn:
 
     params, gradients (p.grad + ℓ_θ), states, groups: one entry for each parameter that has a gradient.
     player: who speaks for them, or None, with the reason.  calls: what was captured of the player.
+    witnesses: the calls that statistics look at. An adjoint that solves anew for every pass has calls for draws alone.
     kronecker: whether the metric is the Kronecker curvature's own, not its companion's.
     feedback: whether the seat takes part in the Bellman pass; reason: why not; terminal: with which factor.
     shares: the stage that it shares with others, as the paths of all of them.
@@ -46,6 +47,7 @@ class Turn:
     groups: list[Group]
     player: ModulePlayer | None = None
     calls: list[Call] = field(default_factory=list)
+    witnesses: list[Call] = field(default_factory=list)
     metric: Metric | None = None
     kronecker: bool = False
     feedback: bool = False
@@ -110,18 +112,21 @@ def seat_calls(turns: Sequence[Turn], capture: Capture) -> None:
     for turn in turns:
         if turn.player is None:
             continue
-        turn.calls = [call for call in capture.calls.get(turn.seat.module, []) if call.leaves]
-        turn.reason = obstacle(turn.calls, sizes, capture)
+        seen = capture.calls.get(turn.seat.module, [])
+        turn.calls = [call for call in seen if call.leaves]
+        drawn = {call.sweep for call in seen if call.draws}
+        turn.witnesses = [call for call in seen if (call.draws if call.sweep in drawn else call.leaves)]
+        turn.reason = obstacle(turn, sizes, capture)
         turn.feedback = not turn.reason
 
 
-def obstacle(calls: Sequence[Call], sizes: dict[int, int], capture: Capture) -> str:
-    """Why these calls cannot take part in the feedback; empty if they can."""
+def obstacle(turn: Turn, sizes: dict[int, int], capture: Capture) -> str:
+    """Why its calls cannot take part in the feedback; empty if they can."""
     if capture.keep == 0:
         return "With feedback=0 at a fixed step nothing takes part."
-    if not calls:
-        return "No call of its module was captured in this step."
-    for call in calls:
+    if not turn.calls:
+        return capture.refusals.get(turn.seat.module, "No call of its module was captured in this step.")
+    for call in turn.calls:
         if call.batch != sizes[call.sweep]:
             return f"Its batch of {call.batch} is not the model's batch of {sizes[call.sweep]}."
         if len(call.columns) != capture.sweeps[call.sweep].rank:

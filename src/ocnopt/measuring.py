@@ -58,8 +58,8 @@ class Factors:
     def observe(self, turn: Turn, step: int) -> None:
         """Running averages of the own factors, when they are due."""
         self.curvature.fit(turn.player, turn.state)  # type: ignore[arg-type]
-        if turn.calls and self.curvature.statistics_due(step):
-            turn.evidence = self.curvature.evidence(turn.player, turn.calls, self.ranks)  # type: ignore[arg-type]
+        if turn.witnesses and self.curvature.statistics_due(step):
+            turn.evidence = self.curvature.evidence(turn.player, turn.witnesses, self.ranks)  # type: ignore[arg-type]
             self.curvature.observe(turn.evidence, turn.state, self.tally, self.ranks)
 
     def renew(self, turn: Turn, step: int, offset: int, damping: float) -> bool:

@@ -28,7 +28,7 @@ def send_columns(capture: Capture, factor: Factor, output: Tensor, targets: Sequ
     sweep = capture.sweep_of(output)
     for j, column in enumerate(factor.columns):
         capture.column = j
-        with capture.during(Mode.COLUMN):
+        with capture.during(Mode.COLUMN, targets):
             if not sent(output, targets, column):
                 raise ValueError(
                     "A terminal factor of rank above one cannot pass a checkpoint(..., use_reentrant=True); "
@@ -39,7 +39,7 @@ def send_columns(capture: Capture, factor: Factor, output: Tensor, targets: Sequ
 
 def send_draw(capture: Capture, u: Tensor, output: GradientEdge, targets: Sequence[Tensor], tally: Tally) -> None:
     """Send a cotangent at drawn labels down the graph; where that is not allowed the loss's own serves, counted."""
-    with capture.during(Mode.DRAW):
+    with capture.during(Mode.DRAW, targets):
         if not sent(output, targets, u):
             tally["draws refused by a checkpoint"] += 1
             capture.drop_draws()

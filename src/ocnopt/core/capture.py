@@ -9,7 +9,7 @@ deep copy of the model (an average, a checkpoint) does not go on capturing.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from torch.autograd.graph import GradientEdge
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
+from . import backward
 from .arrivals import Arrival, Mode, RootArrival
 from .hooks import Hook, generator_states, remove, remove_inert
 from .ranks import ALONE, ranks_of
@@ -53,6 +54,9 @@ class Capture:
     ranks: the processes that average the gradients, as the last forward pass has shown.
     on_root: called with (sweep, edge of the root output) when the loss's gradient reaches the root output, before it
         goes on into the model: the moment when draws can be sent down the same graph.
+    on_hidden: called with the root outputs of a sweep in which players ran without gradients: the forward solve of an
+        adjoint, whose layers will be called again on the way back.
+    refusals: why calls of a module could not be captured in this step.
     """
 
     def __init__(self, model: nn.Module, slots: dict[nn.Module, Slot], batch_dim: int = 0) -> None:
@@ -66,8 +70,10 @@ class Capture:
         self.ranks = ALONE
         self.void: Callable[[], bool] = lambda: False
         self.on_root: Callable[[Sweep, GradientEdge], None] | None = None
+        self.on_hidden: Callable[[list[Tensor]], None] | None = None
         self.enabled = True
         self.entered = 0
+        self.hidden = False
         self.clear()
         remove_inert(model)
         self.handles = [
@@ -92,6 +98,7 @@ class Capture:
     def drop(self) -> None:
         """Forget what came back; forward passes that wait for their backward pass stay."""
         self.calls: dict[nn.Module, list[Call]] = {}
+        self.refusals: dict[nn.Module, str] = {}
         self.reached: dict[int, Sweep] = {}
         self.task: int | None = None
 
@@ -127,11 +134,12 @@ class Capture:
         return self.enabled and (self.keep != 0 or self.rows > 0) and self.mode is not Mode.OFF and self.model.training
 
     @contextmanager
-    def during(self, mode: Mode) -> Iterator[None]:
-        """Gradients that arrive inside belong to ``mode``."""
+    def during(self, mode: Mode, targets: Sequence[Tensor] = ()) -> Iterator[None]:
+        """Gradients that arrive inside belong to ``mode``; targets: what a pass inside asks for."""
         before, self.mode = self.mode, mode
         try:
-            yield
+            with backward.under_way(backward.Pass(self, mode, self.column, targets)):
+                yield
         finally:
             self.mode = before
 
@@ -144,6 +152,8 @@ class Capture:
         inputs = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.dim() > self.batch_dim)
         first = next(inputs, None)
         self.entered += 1
+        self.hidden = False
+        backward.hold(None)  # of a backward pass that an error has ended
         self.ranks = ranks_of(module)
         self.resume(self.entered, Sweep(None if first is None else first.shape[self.batch_dim]))
 
@@ -158,6 +168,9 @@ class Capture:
             return
         # Reentrant checkpointing runs the first forward without gradients; the place is that of the first call.
         self.order.setdefault(module, len(self.order))
+        if backward.is_muted():
+            return
+        self.hidden = self.hidden or not torch.is_grad_enabled()
         outputs = [x for x in tree_leaves(output) if isinstance(x, Tensor) and x.requires_grad]
         if not torch.is_grad_enabled() or not outputs:
             return
@@ -170,22 +183,26 @@ class Capture:
         """The sweep ends: watch for the gradient of the root output, which reveals the loss."""
         if not (self.listening and torch.is_grad_enabled()):
             return
-        for x in tree_leaves(output):
-            if isinstance(x, Tensor) and x.requires_grad:
-                self.roots[x] = self.sweep
-                x.register_hook(RootArrival(self, self.sweep, self.current, x.detach(), x.output_nr))
+        outputs = [x for x in tree_leaves(output) if isinstance(x, Tensor) and x.requires_grad]
+        for x in outputs:
+            self.roots[x] = self.sweep
+            x.register_hook(RootArrival(self, self.sweep, self.current, x.detach(), x.output_nr))
+        if self.hidden and self.on_hidden is not None:
+            self.on_hidden(outputs)
 
     def arrived(self, module: nn.Module, sweep: Sweep, call: Call, j: int, gradient: Tensor) -> None:
         """A gradient has come back to output j of a call."""
         # A pass with create_graph=True is a penalty or a divergence, not the loss's own.
         if self.mode is Mode.OFF or torch.is_grad_enabled():
             return
-        if self.mode is Mode.LOSS:
+        held = backward.evaluation()
+        if self.mode is Mode.LOSS and held is None:  # an evaluation is part of a pass that has begun before
             self.begin()
         slot = self.slots[module]
-        calls = self.calls.setdefault(module, [])
-        if call not in calls:
-            calls.append(self.trimmed(call, slot))
+        calls = (self.calls if held is None else held.of(self)).setdefault(module, [])
+        if call.home is not calls:
+            calls.append(self.trimmed(call, slot) if call.home is None else call)
+            call.home = calls
             self.reached[call.sweep] = self.sweeps[call.sweep] = sweep
         leaves = self.leaves_of(call)
         before, kept = leaves[j], self.kept(gradient.detach(), slot, call)

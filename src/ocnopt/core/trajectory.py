@@ -33,6 +33,9 @@ class Call:
     sweep: number of the forward sweep (micro-batch) this call belongs to.
     order: position of the module's first call in the step.
     rng: state of the generators before the call, where the module may draw random numbers.
+    share: of the time that an ODE took, for calls of its vector field, which move together: all of one solve are one
+        call's worth of evidence. 1 for a call of its own.
+    home: the list that holds the call once a gradient has come back to it.
     """
 
     args: tuple[Any, ...]
@@ -45,6 +48,8 @@ class Call:
     leaves: Leaves = field(default_factory=list)
     columns: list[Leaves] = field(default_factory=list)
     draws: Leaves = field(default_factory=list)
+    share: float = 1.0
+    home: list[Call] | None = field(default=None, repr=False)
 
     @property
     def z(self) -> Tensor:
@@ -68,6 +73,11 @@ class Call:
             return self.v.unsqueeze(0)
         like = next(leaf for column in self.columns for leaf in column if leaf is not None)
         return torch.stack([joined(column, self.sizes, like) for column in self.columns])
+
+    def weigh(self, weight: float) -> None:
+        """Let all that came back count ``weight`` times."""
+        self.leaves, self.draws = times(self.leaves, weight), times(self.draws, weight)
+        self.columns = [times(column, weight) for column in self.columns]
 
     def unscale(self, scale: float) -> None:
         """As if the loss had not been multiplied by ``scale``. Products of two columns or draws are curvature."""
@@ -101,6 +111,10 @@ class Sweep:
             self.core = self.core * scale
         if self.coordinates is not None:
             self.coordinates = self.coordinates / scale**0.5
+
+
+def times(leaves: Leaves, factor: float) -> Leaves:
+    return [x if x is None else x * factor for x in leaves]
 
 
 def over(leaves: Leaves, divisor: float) -> Leaves:

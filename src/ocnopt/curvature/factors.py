@@ -5,7 +5,9 @@ With Σ_p u_p z_pᵀ the contribution of one sample, u drawn so that E[u uᵀ] c
     block ≈ A ⊗ B,   A = mean over samples and positions of z zᵀ,   B = Σ over samples and positions of u uᵀ.
 
 The 1/B of the loss is inside u. Several calls and positions are averaged in A and summed in B (the
-"expand" convention of shared weights).
+"expand" convention of shared weights). The calls of one solve of an ODE move together instead: with weights w_t that
+sum to T, and u_t = w_t g_t, they have A = Σ w_t z zᵀ / T and B = T Σ w_t g gᵀ, which do not depend on their number
+(∫ z zᵀ dt ⊗ ∫ g gᵀ dt of SNOpt, arXiv 2109.14158). The share of such a call is w_t / T.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class Evidence(NamedTuple):
     U: Tensor
     weight: float
     sweep: int
+    share: float = 1.0
 
 
 def evidence(player: MatrixPlayer, calls: Sequence[Call], batch: int, rows: int) -> list[Evidence]:
@@ -41,7 +44,7 @@ def one_call(player: MatrixPlayer, call: Call, batch: int, rows: int) -> Evidenc
     m = min(call.z.shape[0], -(-rows // max(1, positions)))
     part = narrowed(call, m)
     U, weight = curvature_columns(part, batch)
-    return Evidence(player.inputs(part), player.outputs(part, U), weight * call.batch / m, call.sweep)
+    return Evidence(player.inputs(part), player.outputs(part, U), weight * call.batch / m, call.sweep, call.share)
 
 
 def curvature_columns(call: Call, batch: int) -> tuple[Tensor, float]:
@@ -60,14 +63,15 @@ def curvature_columns(call: Call, batch: int) -> tuple[Tensor, float]:
 
 def factor_A(parts: Sequence[Evidence], largest: int) -> Tensor:
     """A: mean of z zᵀ over all rows, (g, n_in, n_in); beyond the largest size its diagonal alone, (g, n_in)."""
-    total = torch.stack([outer(part.Z.flatten(1, 2), largest) for part in parts]).sum(0)
-    return total / sum(part.Z.shape[1] * part.Z.shape[2] for part in parts)
+    total = torch.stack([part.share * outer(part.Z.flatten(1, 2), largest) for part in parts]).sum(0)
+    return total / sum(part.share * part.Z.shape[1] * part.Z.shape[2] for part in parts)
 
 
 def factor_B(parts: Sequence[Evidence], largest: int) -> Tensor:
     """B: sum of u uᵀ over all rows, (g, n_out, n_out), or its diagonal."""
     rows = (part.U.transpose(0, 1).flatten(1, 3) for part in parts)
-    return torch.stack([part.weight * outer(U, largest) for part, U in zip(parts, rows, strict=True)]).sum(0)
+    pairs = zip(parts, rows, strict=True)
+    return torch.stack([part.weight / part.share * outer(U, largest) for part, U in pairs]).sum(0)
 
 
 def outer(X: Tensor, largest: int) -> Tensor:

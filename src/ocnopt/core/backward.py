@@ -1,0 +1,119 @@
+"""What the backward pass at hand is, for those who run passes of their own inside it.
+
+The adjoint of an ODE evaluates its vector field anew on the way back, more often than counts and with gradients that
+count only by a quadrature weight. Such evaluations are held apart until their weight is known, or not heard at all.
+All of this is kept per thread: a backward pass runs in the thread, or the threads, of its devices.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from .trajectory import Call
+
+if TYPE_CHECKING:
+    from .arrivals import Mode
+    from .capture import Capture
+
+_here = threading.local()
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One backward pass that is not the loss's own.
+
+    capture: that sends it, and for whom.  mode: what it carries.  column: number of its column of the terminal factor.
+    targets: what it asks for, so that it reaches all players.
+    """
+
+    capture: Capture
+    mode: Mode
+    column: int = 0
+    targets: Sequence[Tensor] = ()
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Gradients that arrive inside belong to this pass."""
+        self.capture.column = self.column
+        with self.capture.during(self.mode, self.targets):
+            yield
+
+
+@dataclass(eq=False)
+class Evaluation:
+    """One evaluation of a vector field: the calls that gradients come back to while it is open, in no trajectory"""
+
+    calls: dict[Capture, dict[nn.Module, list[Call]]] = field(default_factory=dict)
+
+    def of(self, capture: Capture) -> dict[nn.Module, list[Call]]:
+        """Calls of one model's modules."""
+        return self.calls.setdefault(capture, {})
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Calls that gradients come back to inside are of this evaluation."""
+        with _set("evaluation", self):
+            yield
+
+    def deposit(self, weight: float, share: float = 1.0) -> None:
+        """Add the calls to the trajectories of their models.
+
+        weight: by which all that came back counts.  share: of the time of the whole solve, see ``Call``.
+        """
+        for capture, by_module in self.calls.items():
+            for module, calls in by_module.items():
+                for call in calls:
+                    call.weigh(weight)
+                    call.share = share
+                capture.calls.setdefault(module, []).extend(calls)
+        self.calls = {}
+
+
+def passing() -> Pass | None:
+    """The pass that is under way; None for the loss's own."""
+    return getattr(_here, "passing", None)
+
+
+def evaluation() -> Evaluation | None:
+    """The evaluation that is open."""
+    return getattr(_here, "evaluation", None)
+
+
+def hold(evaluation: Evaluation | None) -> None:
+    """Open an evaluation until the next one, where a pair of hooks has no block to do it in."""
+    _here.evaluation = evaluation
+
+
+def is_muted() -> bool:
+    """Whether calls are to be passed over."""
+    return getattr(_here, "muted", False)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Calls inside count for nothing: their modules' places in the order of the trajectory are all that is noted."""
+    with _set("muted", True):
+        yield
+
+
+@contextmanager
+def under_way(one: Pass | None) -> Iterator[None]:
+    """The pass that runs inside."""
+    with _set("passing", one):
+        yield
+
+
+@contextmanager
+def _set(name: str, value: Any) -> Iterator[None]:
+    before = getattr(_here, name, None)
+    setattr(_here, name, value)
+    try:
+        yield
+    finally:
+        setattr(_here, name, before)
