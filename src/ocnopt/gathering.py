@@ -124,8 +124,10 @@ def obstacle(turn: Turn, sizes: dict[int, int], capture: Capture) -> str:
     """Why its calls cannot take part in the feedback; empty if they can."""
     if capture.keep == 0:
         return "With feedback=0 at a fixed step nothing takes part."
+    if turn.seat.module in capture.refusals:
+        return capture.refusals[turn.seat.module]
     if not turn.calls:
-        return capture.refusals.get(turn.seat.module, "No call of its module was captured in this step.")
+        return "No call of its module was captured in this step."
     for call in turn.calls:
         if call.batch != sizes[call.sweep]:
             return f"Its batch of {call.batch} is not the model's batch of {sizes[call.sweep]}."

@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("linalg",),
     ("core",),
     ("players", "curvature"),
-    ("game",),
+    ("game", "ode"),
     (
         *("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "planning", "measuring"),
         *("stateful", "evaluating", "predicting", "trials", "layout", "scaling", "distributed"),

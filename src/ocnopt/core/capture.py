@@ -54,8 +54,8 @@ class Capture:
     ranks: the processes that average the gradients, as the last forward pass has shown.
     on_root: called with (sweep, edge of the root output) when the loss's gradient reaches the root output, before it
         goes on into the model: the moment when draws can be sent down the same graph.
-    on_hidden: called with the root outputs of a sweep in which players ran without gradients: the forward solve of an
-        adjoint, whose layers will be called again on the way back.
+    on_hidden: called with (capture, root outputs) of a sweep in which players ran without gradients, as they do in an
+        adjoint's forward solve, and will be called again on the way back.
     refusals: why calls of a module could not be captured in this step.
     """
 
@@ -70,7 +70,7 @@ class Capture:
         self.ranks = ALONE
         self.void: Callable[[], bool] = lambda: False
         self.on_root: Callable[[Sweep, GradientEdge], None] | None = None
-        self.on_hidden: Callable[[list[Tensor]], None] | None = None
+        self.on_hidden: Callable[[Capture, list[Tensor]], None] | None = None
         self.enabled = True
         self.entered = 0
         self.hidden = False
@@ -188,7 +188,7 @@ class Capture:
             self.roots[x] = self.sweep
             x.register_hook(RootArrival(self, self.sweep, self.current, x.detach(), x.output_nr))
         if self.hidden and self.on_hidden is not None:
-            self.on_hidden(outputs)
+            self.on_hidden(self, outputs)
 
     def arrived(self, module: nn.Module, sweep: Sweep, call: Call, j: int, gradient: Tensor) -> None:
         """A gradient has come back to output j of a call."""

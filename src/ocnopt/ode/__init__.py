@@ -1,0 +1,1 @@
+"""Continuous time: networks whose layers are the vector field of a differential equation."""
