@@ -301,6 +301,35 @@ def test_memory_does_not_grow_with_the_steps() -> None:
     assert max(counts) <= 32
 
 
+# discretise, then optimise
+
+
+def unrolled(**options: Any) -> Callable[[nn.Module, Tensor], Tensor]:
+    return lambda field, x: torchdiffeq.odeint(field, x, TIMES, **options)[1:].sum(0)
+
+
+@pytest.mark.parametrize("options", [{"rtol": 1e-4, "atol": 1e-4}, {"method": "rk4", "options": {"step_size": 0.1}}])
+def test_every_call_of_odeint_counts(options: dict[str, Any]) -> None:
+    assert deviation(*heard(unrolled(**options))) < 1e-12
+
+
+def test_the_adjoint_trains_as_the_unrolled_solver_does() -> None:
+    """With tight tolerances on a fixed grid both see the same integrals, up to the order of the rule."""
+    curves = []
+    for solve in (adjoint, unrolled):
+        net, optimizer = heard(solve(method="rk4", options={"step_size": 0.1}))
+        x, y = data()
+        losses = []
+        for _ in range(6):
+            optimizer.step()
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            losses.append(loss.item())
+        curves.append(torch.tensor(losses))
+    torch.testing.assert_close(curves[0], curves[1], rtol=2e-3, atol=0)
+
+
 # refusals, faults
 
 
