@@ -35,8 +35,9 @@ class Evidence(NamedTuple):
 
 
 def evidence(player: MatrixPlayer, calls: Sequence[Call], batch: int, rows: int) -> list[Evidence]:
-    """Rows of every call, of as few samples as give about ``rows`` rows; batch: samples of the whole step."""
-    return [one_call(player, call, batch, rows) for call in calls]
+    """Rows of all calls, of as few samples as give about ``rows`` in all; batch: samples of the whole step."""
+    each = -(-rows // max(1, len(calls)))
+    return [one_call(player, call, batch, each) for call in calls]
 
 
 def one_call(player: MatrixPlayer, call: Call, batch: int, rows: int) -> Evidence:
