@@ -139,6 +139,21 @@ def test_true_vs_rest_is_the_tight_bound_along_v(name: str) -> None:
     assert torch.linalg.eigvalsh(rest).min() > -1e-12
 
 
+def partly_linear(h: Tensor) -> Tensor:
+    """Like a flow's likelihood: squares of all entries but the last, which enters as it is."""
+    return (h[:, :-1].square().sum(1) + 2 * h[:, -1]).mean()
+
+
+def test_true_vs_rest_leaves_out_what_the_loss_is_linear_in() -> None:
+    """Y = v on the range of H, C = 1/(vᵀH⁺v) there; the whole of v would have C = 0."""
+    Y, C = factor_of(TrueVsRest(), partly_linear)
+    v = cotangent(partly_linear)
+    v[:, -1] = 0
+    close(Y[:, :, 0], v, "Y")
+    close(C.flatten(), tight_core(lambda h: h[:, :-1].square().sum(1).mean()), "C")
+    assert torch.linalg.eigvalsh(hessian(partly_linear) - product(Y, C)).min() > -1e-12
+
+
 def test_true_vs_rest_notices_a_larger_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutation: 1/B is forgotten in s."""
     real = losses.SoftmaxCrossEntropy.core

@@ -63,12 +63,20 @@ class TrueVsRest:
     """The tight rank-one lower bound of the output's Gauss-Newton matrix along v: Y = v, C = 1/(vᵀH⁺v).
 
     For class labels it is the true-vs-rest factor (arXiv 2605.06081), exact for two classes. Losses
-    that act on every output entry by itself (squared error, logistic) have it too.
+    that act on every output entry by itself (squared error, logistic) have it too. Where such a loss is linear in some
+    entries, as a flow's is in the change of the density, no multiple of v vᵀ lies below H: then Y is v without them.
     """
 
     def factor(self, loss: Tensor, output: Tensor, generator: torch.Generator) -> Factor:
-        bound = elementwise_bound(loss, output)
-        return Factor([], None if bound is None else bound[:, None, None])
+        diagonal = elementwise(loss, output)
+        if diagonal is None:
+            return Factor([], None)
+        v, h = diagonal
+        curved = h > torch.finfo(h.dtype).eps * h.amax()
+        C = bound(v * curved, h)[:, None, None]
+        if bool(((v == 0) | curved).all()):
+            return Factor([], C)
+        return Factor([v * curved], C, torch.ones_like(C[:, :, 0]))
 
     def core(self, sweep: Sweep, batch: int) -> tuple[Tensor | float, str]:
         if sweep.core is not None:
@@ -200,8 +208,8 @@ def coordinates(loss: Tensor, output: Tensor, Y: Tensor) -> Tensor:
     return (torch.linalg.pinv(Y) @ v.flatten(1).unsqueeze(-1)).squeeze(-1)
 
 
-def elementwise_bound(loss: Tensor, output: Tensor) -> Tensor | None:
-    """C (B,) = 1/(vᵀH⁻¹v) for a loss that is a convex function of every output entry by itself, else None.
+def elementwise(loss: Tensor, output: Tensor) -> tuple[Tensor, Tensor] | None:
+    """v and the diagonal of H for a loss that is a convex function of every output entry by itself, else None.
 
     Whether H is diagonal is tested with random signs u: (Hu)∘u = H1 for a diagonal H and, almost surely,
     for no other.
@@ -212,12 +220,14 @@ def elementwise_bound(loss: Tensor, output: Tensor) -> Tensor | None:
     signs = torch.empty_like(v).bernoulli_(0.5, generator=seeded(v)).mul_(2).sub_(1)
     (ones,) = torch.autograd.grad(v.sum(), output, retain_graph=True, materialize_grads=True)
     (mixed,) = torch.autograd.grad((v * signs).sum(), output, retain_graph=True, materialize_grads=True)
-    if not torch.allclose(mixed * signs, ones, rtol=1e-3, atol=1e-6 * float(ones.abs().max())) or bool(
-        (ones < 0).any()
-    ):
-        return None
+    diagonal = torch.allclose(mixed * signs, ones, rtol=1e-3, atol=1e-6 * float(ones.abs().max()))
+    return (v.detach(), ones) if diagonal and bool((ones >= 0).all()) else None
+
+
+def bound(v: Tensor, h: Tensor) -> Tensor:
+    """1/(vᵀH⁻¹v) of every sample for a diagonal H, (B,)."""
     tiny = torch.finfo(v.dtype).tiny
-    length = (v.detach().square() / ones.clamp(min=tiny)).flatten(1).sum(1)
+    length = (v.square() / h.clamp(min=tiny)).flatten(1).sum(1)
     return torch.where(length > tiny * 1e6, 1 / length.clamp(min=tiny * 1e6), 0.0)
 
 
