@@ -201,20 +201,22 @@ class Searched:
 
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
         alpha = (1.0, 0.0) if played is None else self.search(played, clock)
+        shrinkage = self.model.shrinkage_of(None if played is None else played.boundary.loss)
         for turn in turns:
             if turn.step:
-                self.move(turn, *alpha)
+                self.move(turn, *alpha, shrinkage=shrinkage if turn.kronecker else 0.0)
         still = [turn for turn in turns if not turn.step]
         rule, _ = diagonal_of(self.curvature)
         apply_diagonal(still, self.curvature, 1.0 if isinstance(self.curvature, Kronecker) else rule.default_lr)
 
-    def move(self, turn: Turn, length: float, momentum: float) -> None:
+    def move(self, turn: Turn, length: float, momentum: float, shrinkage: float) -> None:
         previous = self.previous(turn)
         for j, (p, d, state, group) in enumerate(zip(turn.params, turn.step, turn.states, turn.groups, strict=True)):
             u = length * d if previous is None else length * d + momentum * previous[j]
             state["direction"] = u
-            if self.decoupled_decay:
-                p.mul_(1 - group["lr"] * length * group["weight_decay"])
+            decay = shrinkage + (group["weight_decay"] if self.decoupled_decay else 0.0)
+            if decay:
+                p.mul_(1 - group["lr"] * length * decay)
             p.add_(u.to(p.dtype), alpha=group["lr"])
 
     def search(self, played: Played, clock: Clock) -> tuple[float, float]:

@@ -56,6 +56,50 @@ def test_the_noise_is_that_of_all_samples_of_a_step(parts: int) -> None:
     assert optimizer.diagnostics()["damping"] == pytest.approx(1.1e-5 / 12)
 
 
+# how sure of itself a network may become
+
+
+def shrunk_by(
+    shrinkage: float, curvature: str, loss: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[list[Tensor], OCNOpt]:
+    """Weights after one step from the same start."""
+    model = mlp()
+    optimizer = OCNOpt(model, curvature=curvature, search=Model(shrinkage=shrinkage))
+    x, y = batch(0)
+    output = model(x)
+    optimizer.backward(loss(output, y), output)
+    optimizer.step()
+    return weights(model), optimizer
+
+
+@pytest.mark.parametrize("curvature", ["kfac", "ekfac"])
+def test_a_step_under_a_cross_entropy_shrinks_the_weights(curvature: str) -> None:
+    """θ ← (1 − lr α s) θ + lr u, with the u and α of s = 0."""
+    before = weights(mlp())
+    plain, _ = shrunk_by(0.0, curvature, F.cross_entropy)
+    shrunk, optimizer = shrunk_by(0.25, curvature, F.cross_entropy)
+    part = 0.25 * optimizer.param_groups[0]["lr"] * optimizer.diagnostics()["length"]
+    assert part > 0
+    for old, without, found in zip(before, plain, shrunk, strict=True):
+        torch.testing.assert_close(found, without - part * old)
+
+
+def squared(output: Tensor, y: Tensor) -> Tensor:
+    return (output - F.one_hot(y, output.shape[1]).to(output)).square().mean()
+
+
+@pytest.mark.parametrize(("curvature", "loss"), [("ekfac", squared), ("adam", F.cross_entropy)])
+def test_nothing_else_shrinks_them(curvature: str, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    for a, b in zip(shrunk_by(0.0, curvature, loss)[0], shrunk_by(0.25, curvature, loss)[0], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.0, float("nan")])
+def test_shrinkage_is_a_fraction(wrong: float) -> None:
+    with pytest.raises(ValueError, match="shrinkage"):
+        Model(shrinkage=wrong)
+
+
 # what a step may promise
 
 STEEP = Quadratic(torch.tensor([-4.0, 0.0], dtype=torch.float64), torch.diag(torch.tensor([5.0, 1.0])).double())

@@ -92,6 +92,9 @@ class Model:
     start: λ of the first step (the careful start).
     promise: the largest share of a cross-entropy, which is never negative, that the model may promise to
         remove in one step; a step that promises more is shortened in that proportion.
+    shrinkage: weight decay, for each unit of step, where the loss is a softmax cross-entropy and the metric a
+        Kronecker one. With M near the Fisher matrix that is a penalty of shrinkage/2·θᵀMθ, on the size of the logits:
+        natural steps fit small batches so well that without it they grow too sure of themselves.
     decay: factor on λ after a good step.  growth: factor after a step that went too far.
     overshoot: the running overshoot (see ``Trust``) above which λ grows.
     memory: averaging coefficient of the overshoot.
@@ -102,6 +105,7 @@ class Model:
     noise: float = 2.0
     start: float = 1.0
     promise: float = 1.0
+    shrinkage: float = 0.03
     decay: float = 0.85
     growth: float = 1.5
     overshoot: float = 0.5
@@ -114,8 +118,9 @@ class Model:
                 raise ValueError(f"Model({name}={value}) must be a positive number.")
         if not (0 < self.decay <= 1 <= self.growth):
             raise ValueError(f"Model needs 0 < decay ≤ 1 ≤ growth, not decay={self.decay}, growth={self.growth}.")
-        if not 0 <= self.memory < 1:
-            raise ValueError(f"Model(memory={self.memory}) must lie in [0, 1).")
+        for name in ("memory", "shrinkage"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"Model({name}={getattr(self, name)}) must lie in [0, 1).")
 
     def believable(self, quadratic: Quadratic, loss: float | None) -> Tensor:
         """The coefficients of the quadratic's minimum, shortened to what can be believed of them."""
@@ -124,6 +129,10 @@ class Model:
         if loss is None or promised <= self.promise * loss:
             return alpha
         return alpha * (self.promise * loss / promised)
+
+    def shrinkage_of(self, cross_entropy: float | None) -> float:
+        """What the weights lose for each unit of step; nothing where no cross-entropy was seen."""
+        return 0.0 if cross_entropy is None else self.shrinkage
 
     def floor(self, batch: int) -> float:
         """The smallest λ for batches of so many samples, no larger than the first."""
