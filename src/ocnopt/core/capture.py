@@ -201,7 +201,7 @@ class Capture:
         slot = self.slots[module]
         calls = (self.calls if held is None else held.of(self)).setdefault(module, [])
         if call.home is not calls:
-            calls.append(self.trimmed(call, slot) if call.home is None else call)
+            calls.append(self.trimmed(call, slot) if call.home is None else call.emptied())
             call.home = calls
             self.reached[call.sweep] = self.sweeps[call.sweep] = sweep
         leaves = self.leaves_of(call)
