@@ -6,15 +6,17 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from ode_nets import FINE, Tanh, batch, captured, encoder_ode_decoder, flow_map, parameter_jacobian, solver
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ocnopt import OCNOpt
-from ocnopt.core.backward import Evaluation
+from ocnopt.core.backward import Evaluation, Pass
 from ocnopt.core.capture import Mode
 from ocnopt.core.trajectory import Call
 from ocnopt.curvature import KFAC
@@ -250,12 +252,37 @@ def test_draws_cross_the_ode() -> None:
     torch.testing.assert_close(found[True], found[False], rtol=1e-6, atol=1e-8)
 
 
+class Checkpointed(nn.Module):
+    """A reentrant checkpoint between an encoder and an ODE."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.middle = encoder_ode_decoder(**FINE), nn.Linear(3, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[1:](checkpoint(self.middle, self.net[0](x), use_reentrant=True))
+
+
+def test_a_reentrant_checkpoint_in_front_refuses_as_without_an_ode() -> None:
+    y = torch.tensor([0, 1, 2, 0, 1, 2])
+    optimizer = OCNOpt(Checkpointed(), terminal="gauss-newton")
+    output = optimizer.model(batch(6, 2))
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        optimizer.backward(nn.functional.cross_entropy(output, y), output)
+    optimizer = OCNOpt(Checkpointed(), curvature=KFAC())
+    nn.functional.cross_entropy(optimizer.model(batch(6, 2)), y).backward()
+    assert optimizer.diagnostics()["draws refused by a checkpoint"] == 1
+    optimizer.step()
+    assert not optimizer.diagnostics()["steps skipped"]
+
+
 def test_what_waits_is_forgotten_with_the_trajectory_it_was_for() -> None:
     model = encoder_ode_decoder(**FINE)
     optimizer = OCNOpt(model, terminal="gauss-newton")
     output = model(batch(6, 2))
-    with optimizer.capture.during(Mode.COLUMN, optimizer.targets()):  # a pass whose loss never comes
-        torch.autograd.grad(output.sum(), optimizer.targets(), retain_graph=True, allow_unused=True)
+    Pass(optimizer.capture, Mode.COLUMN, 0, optimizer.targets()).send(
+        [output], [output.detach()]
+    )  # its loss never comes
     optimizer.backward(nn.functional.cross_entropy(output, torch.tensor([0, 1, 2, 0, 1, 2])), output)
     (call,) = optimizer.capture.calls[model[0]]
     torch.testing.assert_close(call.Y, seen_by_encoder()[0])
@@ -322,6 +349,19 @@ MUTATIONS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
     "shares of nodes": (Evaluation, "deposit", shares_lost, test_factors_converge_with_the_order_of_the_rule),
     "a column goes no further": (adjoint, "send", columns_lost, test_columns_cross_the_ode),
     "columns stand still": (joint, "dynamics", still, test_columns_cross_the_ode),
+    "columns of the low-rank block stand still": (
+        joint,
+        "dynamics",
+        still,
+        test_the_low_rank_block_is_the_dense_gauss_newton_of_the_flow_map,
+    ),
+    "columns stand still where they are together": (joint, "dynamics", still, test_columns_together_are_columns_apart),
+    "weights in a step": (
+        Evaluation,
+        "deposit",
+        weights_lost,
+        partial(test_many_residual_layers_take_the_step_of_the_ode, "identity, columns"),
+    ),
     "stale columns": (
         adjoint.Waiting,
         "current",

@@ -170,6 +170,13 @@ def test_the_end_time_reacts_to_the_field() -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_response_of_half_the_size_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = TimePlayer.outputs
+    monkeypatch.setattr(TimePlayer, "outputs", lambda self, call, U: 0.5 * real(self, call, U))
+    with pytest.raises(AssertionError):
+        test_the_end_time_reacts_to_the_field()
+
+
 def test_bounds_hold_with_any_optimizer() -> None:
     ode = NeuralODE(Tanh(), t1=TerminalTime(1.0, low=0.5, high=1.1).double())
     optimizer = torch.optim.SGD(ode.times(), lr=1.0)
