@@ -271,7 +271,8 @@ def test_a_reentrant_checkpoint_in_front_refuses_as_without_an_ode() -> None:
         optimizer.backward(nn.functional.cross_entropy(output, y), output)
     optimizer = OCNOpt(Checkpointed(), curvature=KFAC())
     nn.functional.cross_entropy(optimizer.model(batch(6, 2)), y).backward()
-    assert optimizer.diagnostics()["draws refused by a checkpoint"] == 1
+    assert optimizer.diagnostics()["draws refused by a checkpoint"] > 0
+    assert not any(call.draws for calls in optimizer.capture.calls.values() for call in calls)
     optimizer.step()
     assert not optimizer.diagnostics()["steps skipped"]
 
@@ -280,9 +281,8 @@ def test_what_waits_is_forgotten_with_the_trajectory_it_was_for() -> None:
     model = encoder_ode_decoder(**FINE)
     optimizer = OCNOpt(model, terminal="gauss-newton")
     output = model(batch(6, 2))
-    Pass(optimizer.capture, Mode.COLUMN, 0, optimizer.targets()).send(
-        [output], [output.detach()]
-    )  # its loss never comes
+    lost = Pass(optimizer.capture, Mode.COLUMN, 0, optimizer.targets())  # its loss never comes
+    lost.send([output], [output.detach()])
     optimizer.backward(nn.functional.cross_entropy(output, torch.tensor([0, 1, 2, 0, 1, 2])), output)
     (call,) = optimizer.capture.calls[model[0]]
     torch.testing.assert_close(call.Y, seen_by_encoder()[0])
