@@ -74,7 +74,7 @@ def shrunk_by(
 
 @pytest.mark.parametrize("curvature", ["kfac", "ekfac"])
 def test_a_step_under_a_cross_entropy_shrinks_the_weights(curvature: str) -> None:
-    """θ ← (1 − lr α s) θ + lr u, with the u and α of s = 0; what has a diagonal metric, as norms have, is left alone."""
+    """θ ← (1 − lr α s) θ + lr u, with the u and α of s = 0; what has a diagonal metric, as norms do, stays."""
     before = weights(mlp())
     plain, _ = shrunk_by(0.0, curvature, F.cross_entropy)
     shrunk, optimizer = shrunk_by(0.25, curvature, F.cross_entropy)

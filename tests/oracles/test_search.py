@@ -16,11 +16,11 @@ from nets import EXACT, Task, make
 from scipy.optimize import Bounds, minimize
 from torch import Tensor
 
-from ocnopt import OCNOpt, solving, updates
+from ocnopt import OCNOpt, searching, solving
 from ocnopt.core import bellman, policy, search
 from ocnopt.core.search import Quadratic
 from ocnopt.curvature import EKFAC, SGD, Curvature
-from ocnopt.updates import Searched
+from ocnopt.searching import Searched
 
 BOUNDS = [(1.0, 1.0), (1.0, 0.5), (0.3, 2.0)]
 KINDS = ("definite", "singular", "zero second direction", "zero")
@@ -150,7 +150,7 @@ def test_model_of_a_step_is_the_dense_one(net: str, curvature: Curvature, termin
 LOST = {
     "the response of a policy that reacts": (policy, "react", lambda real: lambda *args: silenced(real(*args))),
     "the response of the previous step": (bellman, "Gain", lambda real: lambda *args: real(*args[:-1], 0 * args[-1])),
-    "the core": (updates, "weighted_core", lambda real: lambda boundary: real(boundary) / 4),
+    "the core": (searching, "weighted_core", lambda real: lambda boundary: real(boundary) / 4),
 }
 
 

@@ -1,0 +1,120 @@
+"""search="model": step length and heavy ball from the Bellman quadratic, and the move that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .core.bellman import Pace
+from .core.search import Model, Quadratic, Trust, bellman_quadratic
+from .core.stage import inner
+from .curvature import Curvature, Kronecker
+from .gathering import Boundary, Turn
+from .updates import Clock, Played, apply_diagonal, diagonal_of
+
+
+@dataclass(frozen=True)
+class Searched:
+    """search="model": the Bellman quadratic gives step length and heavy ball together; lr multiplies the outcome.
+
+    The previous direction u enters unmultiplied, p ← p + lr·u with u ← α₁ δθ + α₂ u. Parameters outside the
+    feedback follow with the same α₁ where their metric is a curvature, at the diagonal's rate otherwise.
+    """
+
+    curvature: Curvature
+    model: Model
+    needs_responses = True
+
+    @property
+    def decoupled_decay(self) -> bool:
+        return diagonal_of(self.curvature)[0].decoupled_decay
+
+    def scale(self, turn: Turn) -> list[float]:
+        unit = 1.0 if turn.kronecker else self.unit()
+        return [unit] * len(turn.params)
+
+    def unit(self) -> float:
+        rule, rate = diagonal_of(self.curvature)
+        return rate if isinstance(self.curvature, Kronecker) else rule.unit
+
+    def damping(self, clock: Clock) -> float:
+        return clock.setdefault("damping", self.model.start)
+
+    def previous(self, turn: Turn) -> tuple[Tensor, ...] | None:
+        if any("direction" not in state for state in turn.states):
+            return None
+        return tuple(state["direction"] for state in turn.states)
+
+    def pace(self, clock: Clock, lr: float) -> Pace:
+        return Pace(lr * clock.get("length", 1.0), lr * clock.get("momentum", 0.0))
+
+    def steers(self, turn: Turn) -> bool:
+        return turn.player is not None
+
+    def beginning(self) -> Clock:
+        state = dict.fromkeys(("overshoot", "slope", "momentum", "predicted"), 0.0)
+        return {"step": 0, "damping": self.model.start, "length": 1.0, **state}
+
+    def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
+        alpha = (1.0, 0.0) if played is None else self.search(played, clock)
+        shrinkage = self.model.shrinkage_of(None if played is None else played.boundary.loss)
+        for turn in turns:
+            if turn.step:
+                self.move(turn, *alpha, shrinkage=shrinkage if turn.kronecker else 0.0)
+        still = [turn for turn in turns if not turn.step]
+        rule, _ = diagonal_of(self.curvature)
+        apply_diagonal(still, self.curvature, 1.0 if isinstance(self.curvature, Kronecker) else rule.default_lr)
+
+    def move(self, turn: Turn, length: float, momentum: float, shrinkage: float) -> None:
+        previous = self.previous(turn)
+        for j, (p, d, state, group) in enumerate(zip(turn.params, turn.step, turn.states, turn.groups, strict=True)):
+            u = length * d if previous is None else length * d + momentum * previous[j]
+            state["direction"] = u
+            decay = shrinkage + (group["weight_decay"] if self.decoupled_decay else 0.0)
+            if decay:
+                p.mul_(1 - group["lr"] * length * decay)
+            p.add_(u.to(p.dtype), alpha=group["lr"])
+
+    def search(self, played: Played, clock: Clock) -> tuple[float, float]:
+        """(α₁, α₂) from the model, after the damping has learned from the slope along the last step."""
+        boundary = played.boundary
+        b, R, overlap = directions(played)
+        trust = Trust(clock["damping"], clock.get("overshoot", 0.0), clock.get("slope", 0.0))
+        trust.observe(float(b[1]), self.model, boundary.batch)
+        quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, trust.damping, boundary.ranks)
+        alpha = self.model.believable(quadratic, boundary.loss)
+        record(clock, trust, quadratic, alpha)
+        return float(alpha[0]), float(alpha[1])
+
+
+def directions(played: Played) -> tuple[Tensor, Tensor, Tensor]:
+    """b (2,), R (2, N, r) and DᵀD (2, 2) of the policy's step and the previous one."""
+    some = played.steps[0].response
+    b, overlap = some.new_zeros(2), some.new_zeros(2, 2)
+    R = some.new_zeros(2, *some.shape)
+    for stage, step in zip(played.stages, played.steps, strict=True):
+        R[0] += step.response
+        D = [step.step] if stage.previous is None else [step.step, stage.previous]
+        if step.carried is not None:
+            R[1] += step.carried
+        for i, d in enumerate(D):
+            b[i] += inner(d, stage.gradient)
+            for j in range(i + 1):
+                overlap[i, j] += inner(d, D[j])
+    return b, R, torch.tril(overlap) + torch.tril(overlap, -1).T
+
+
+def weighted_core(boundary: Boundary) -> Tensor:
+    """C with the number of samples that each kept one stands for."""
+    weight = boundary.samples.weight
+    return boundary.C if weight is None else boundary.C * weight[:, None, None]
+
+
+def record(clock: Clock, trust: Trust, quadratic: Quadratic, alpha: Tensor) -> None:
+    """Keep what the next step and ``diagnostics()`` want to know."""
+    slope = float(quadratic.b @ alpha)
+    clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=slope)
+    clock.update(length=float(alpha[0]), momentum=float(alpha[1]), predicted=float(quadratic.value(alpha)))
