@@ -5,11 +5,9 @@ Discretise, then optimise: the solver's steps are the graph, so layers hear thei
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
-from flow_cases import linears, pulled
+from flow_cases import pulled
 from torch import Tensor, nn
 
 from ocnopt import OCNOpt
@@ -17,48 +15,64 @@ from ocnopt.ode import one_solve
 
 torchsde = pytest.importorskip("torchsde", reason="torchsde is not installed: pip install 'ocnopt[sde]'")
 
-PATHS, DT = 400, 1 / 20
+STEPS, CENTRE = 16, 0.5
 
 
-class Process(nn.Module):
-    """dX = f(X) dt + g(X) dW from X(0) = x, read off at the given times."""
+class Controlled(nn.Module):
+    """dX = u(X) dt + g(X) dW on [0, 1], and beside it the running cost ½ (u² + (X − m)² + (g − 1)²).
+
+    With ½ (X(1) − m)² at the end, the Hamilton-Jacobi-Bellman equation has the value V = ½ (x − m)² + (1 − t)/4:
+
+        −V_t = min_{u,g} ½ (u² + (x − m)² + (g − 1)²) + V_x u + ½ V_xx g²   ⇒   u = −(x − m),  g = 1/2.
+    """
 
     noise_type, sde_type = "diagonal", "ito"
 
-    def __init__(self, drift: nn.Module, diffusion: nn.Module, times: tuple[float, ...]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.drift, self.diffusion = drift, diffusion
-        self.times = torch.tensor((0.0, *times), dtype=torch.float64)
+        self.drift, self.diffusion = nn.Linear(1, 1), nn.Linear(1, 1)
 
-    def f(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.drift(x)
+    def f(self, t: Tensor, y: Tensor) -> Tensor:
+        x = y[:, :1]
+        u, g = self.drift(x), self.diffusion(x)
+        return torch.cat([u, 0.5 * (u**2 + (x - CENTRE) ** 2 + (g - 1) ** 2)], dim=1)
 
-    def g(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.diffusion(x)
+    def g(self, t: Tensor, y: Tensor) -> Tensor:
+        g = self.diffusion(y[:, :1])
+        return torch.cat([g, torch.zeros_like(g)], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, times) of one-dimensional starts x (B, 1), along paths that are always the same."""
-        noise = torchsde.BrownianInterval(0.0, float(self.times[-1]), size=x.shape, dtype=x.dtype, entropy=0)
+        """(X(1), running cost) from starts x (B, 1), along Brownian paths that are always the same."""
+        noise = torchsde.BrownianInterval(0.0, 1.0, size=(len(x), 2), dtype=x.dtype, entropy=0)
+        start, times = torch.cat([x, torch.zeros_like(x)], dim=1), x.new_tensor([0.0, 1.0])
         with one_solve():
-            return torchsde.sdeint(self, x, self.times, dt=DT, method="euler", bm=noise)[1:, :, 0].T
+            return torchsde.sdeint(self, start, times, dt=1 / STEPS, method="euler", bm=noise)[-1]
 
 
-def process(times: tuple[float, ...] = (0.5, 1.0, 1.5)) -> Process:
+def cost(end: Tensor) -> Tensor:
+    return (end[:, 1] + 0.5 * (end[:, 0] - CENTRE) ** 2).mean()
+
+
+def process() -> Controlled:
     torch.manual_seed(0)
-    made = Process(nn.Linear(1, 1), nn.Linear(1, 1), times).double()
-    with torch.no_grad():
-        made.diffusion.bias.fill_(1.0)
-        made.diffusion.weight.zero_()
-    return made
+    return Controlled().double()
+
+
+def starts(n: int) -> Tensor:
+    return 2 * torch.randn(n, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def test_the_pull_of_drift_and_diffusion_is_their_gradient() -> None:
+    """In each step the drift is called once, the diffusion once for the noise and once for its cost.
+
+    torchsde calls both once more, to see their shapes.
+    """
     model = process()
-    optimizer = OCNOpt(model, feedback_samples=None)
-    model(torch.ones(6, 1, dtype=torch.float64)).square().mean().backward()
-    for layer in linears(model):
+    optimizer = OCNOpt(model)
+    cost(model(starts(6))).backward()
+    for layer, n in ((model.drift, STEPS), (model.diffusion, 2 * STEPS)):
         calls = optimizer.capture.calls[layer]
-        assert len(calls) == 30 and all(call.share == 1 / 30 for call in calls)
+        assert len(calls) == n and all(1 / n >= call.share >= 1 / (n + 2) for call in calls)
         W, b = pulled(layer, calls)
         torch.testing.assert_close(W, layer.weight.grad)
         torch.testing.assert_close(b, layer.bias.grad)
@@ -66,33 +80,19 @@ def test_the_pull_of_drift_and_diffusion_is_their_gradient() -> None:
         assert not torch.allclose(without_one, layer.weight.grad)
 
 
-def moments(pull: float, centre: float, sigma: float, start: float, t: float) -> tuple[float, float]:
-    """Mean and variance of the Ornstein-Uhlenbeck process dX = a(m − X) dt + σ dW from X(0) = x:
-
-    m + (x − m) exp(−a t),   σ²/(2a) (1 − exp(−2 a t)).
-    """
-    return centre + (start - centre) * math.exp(-pull * t), sigma**2 / (2 * pull) * (1 - math.exp(-2 * pull * t))
-
-
-def test_the_parameters_of_an_ornstein_uhlenbeck_process_are_found_from_its_moments() -> None:
-    """a = 1.2, m = 0.5, σ = 0.6 from means and variances at three times; 400 paths and steps of 0.05 leave 10 %."""
-    model, start = process(), 2.0
-    known = torch.tensor([moments(1.2, 0.5, 0.6, start, float(t)) for t in model.times[1:]], dtype=torch.float64)
-    x = torch.full((PATHS, 1), start, dtype=torch.float64)
-    optimizer = OCNOpt(model, terminal="gradient")
-    losses = []
-    for _ in range(60):
+def test_training_finds_the_known_control_and_its_value() -> None:
+    """256 paths of 16 steps leave errors of some hundredths."""
+    model, x = process(), starts(256)
+    optimizer = OCNOpt(model, terminal="gauss-newton")
+    for _ in range(25):
         optimizer.zero_grad()
-        paths = model(x)
-        loss = (paths.mean(0) - known[:, 0]).square().sum() + (paths.var(0) - known[:, 1]).square().sum()
-        loss.backward()
+        end = model(x)
+        loss = cost(end)
+        optimizer.backward(loss, end)
         optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 1e-3 < losses[0]
-    drift, diffusion = model.drift, model.diffusion
-    pull = -float(drift.weight.detach())
-    assert pull == pytest.approx(1.2, rel=0.1)
-    assert float(drift.bias.detach()) / pull == pytest.approx(0.5, abs=0.1)
-    there = float(diffusion(torch.full((1, 1), 0.9, dtype=torch.float64)).detach())
-    assert abs(there) == pytest.approx(0.6, rel=0.1)
-    assert all(row.feedback for row in optimizer.coverage())
+    known = {"drift.weight": -1.0, "drift.bias": CENTRE, "diffusion.weight": 0.0, "diffusion.bias": 0.5}
+    for name, value in known.items():
+        assert float(model.get_parameter(name).detach()) == pytest.approx(value, abs=0.1), name
+    value = float(0.5 * (x - CENTRE).square().mean()) + 0.25
+    assert float(loss.detach()) == pytest.approx(value, rel=0.06)
+    assert all(row.feedback and row.player == "linear" for row in optimizer.coverage())

@@ -1,7 +1,8 @@
 """Calls of a vector field that one solve of a differential equation makes, where the solver's steps are the graph.
 
 They move together: all of one solve are one call's worth of evidence, see ``curvature.factors``. Their cotangents carry
-the weights of the steps already; how much of the time each stands for is not known, and equal parts are assumed.
+the weights of the steps already; how much of the time each stands for is not known, and equal parts are assumed. Calls
+of a step that the solver has rejected, or made to look at shapes, are counted among them.
 """
 
 from __future__ import annotations
