@@ -23,6 +23,7 @@ from .gathering import Turn, finite, require_core, seat_calls, turn_of
 from .layout import asks_for_layout, lay_out
 from .linalg.symmetric import Tally
 from .ode.foreign import watch
+from .ode.replays import listen
 from .options import Search, game_of, group_defaults, rate_of, require_limits, require_trainable, resolved, samples_of
 from .passes import require_graph, send_columns
 from .planning import Planned
@@ -130,6 +131,7 @@ class OCNOpt(Planned):
         self.capture = Capture(self.model, slots, self.batch_dim)
         self.capture.on_root, self.capture.void = self.draw, self.without_gradients
         self.capture.on_hidden = watch
+        self.capture.handles += listen(self.model, self.capture)
         self.tally: Tally = getattr(self, "tally", None) or Tally()
         if hasattr(self.value, "tally"):
             self.value.tally = self.tally
