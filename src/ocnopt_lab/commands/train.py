@@ -86,7 +86,8 @@ class Train:
         )
 
     def _close(self, console: Console, path: Path, summary: Row) -> None:
-        console.print(table(f"{summary['problem']}, seed {summary['seed']}", [summary]))
+        measure = problems.get(summary["problem"]).task.measure
+        console.print(table(f"{summary['problem']}, seed {summary['seed']}", measure, [summary]))
         console.print(f"Curves: {path / folder.CURVES}", soft_wrap=True, highlight=False)
         console.print(f"Run folder: {path}", soft_wrap=True, highlight=False)
 

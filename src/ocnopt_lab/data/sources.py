@@ -11,18 +11,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ocnopt_lab.arrays import Arrays
 from ocnopt_lab.data import download, npz, parquet
-from ocnopt_lab.data.dataset import Arrays, Dataset, build
+from ocnopt_lab.data.dataset import LABELS, Dataset, Recipe, build
 from ocnopt_lab.errors import LabError
 
 _SPLIT_SEED = 0  # one fixed split, whatever the seed of the run: runs of different seeds stay comparable
 
 
-def load(name: str, file: Path | None = None, data_dir: Path | None = None) -> Dataset:
+def load(name: str, file: Path | None = None, data_dir: Path | None = None, recipe: Recipe = LABELS) -> Dataset:
     """The data set `name`, or the user's own arrays where `file` is given."""
     if file is not None:
-        return build(file.stem, npz.read(file))
-    return build(name, _find(name, _data_dir(data_dir)))
+        return build(file.stem, npz.read(file, recipe.task), recipe)
+    return build(name, _find(name, _data_dir(data_dir)), recipe)
 
 
 def _data_dir(given: Path | None) -> Path | None:

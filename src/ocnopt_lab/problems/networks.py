@@ -1,4 +1,4 @@
-"""The networks of the DDPNOpt experiments, built for a given input shape and number of classes."""
+"""The networks of the DDPNOpt experiments, built for a given input shape and number of outputs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _CHANNELS = 32
 def fully_connected(hidden: int, layers: int = 5) -> Factory:
     """`layers` linear layers with tanh between them, `hidden` units wide."""
 
-    def build(in_shape: Shape, classes: int) -> nn.Module:
-        widths = [prod(in_shape), *[hidden] * (layers - 1), classes]
+    def build(in_shape: Shape, outputs: int) -> nn.Module:
+        widths = [prod(in_shape), *[hidden] * (layers - 1), outputs]
         modules: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in pairwise(widths):
             modules += [nn.Linear(fan_in, fan_out), nn.Tanh()]
@@ -32,7 +32,7 @@ def fully_connected(hidden: int, layers: int = 5) -> Factory:
 def convolutional(pools: tuple[bool, ...], dense: int) -> Factory:
     """3x3 convolutions of 32 channels with ReLU, a 2x2 max-pool after those where `pools` says so, two dense layers."""
 
-    def build(in_shape: Shape, classes: int) -> nn.Module:
+    def build(in_shape: Shape, outputs: int) -> nn.Module:
         channels, height, width = image_shape(in_shape, 2 ** sum(pools))
         modules: list[nn.Module] = []
         for pool in pools:
@@ -42,7 +42,7 @@ def convolutional(pools: tuple[bool, ...], dense: int) -> Factory:
                 modules.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2
         features = _CHANNELS * height * width
-        return nn.Sequential(*modules, nn.Flatten(), nn.Linear(features, dense), nn.ReLU(), nn.Linear(dense, classes))
+        return nn.Sequential(*modules, nn.Flatten(), nn.Linear(features, dense), nn.ReLU(), nn.Linear(dense, outputs))
 
     return build
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-
+from ocnopt_lab.data import LABELS, Recipe
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.problems.networks import Factory, convolutional, fully_connected
 from ocnopt_lab.problems.residual import inception, residual
+from ocnopt_lab.tasks import Task
 
 _IMAGE_CNN = convolutional(pools=(True, True, True), dense=64)
 _CIFAR_CNN = convolutional(pools=(False, True, False, True), dense=128)
@@ -20,7 +18,7 @@ _INCEPTION = inception(stem=16, widths=(8, 16))
 
 @dataclass(frozen=True)
 class Problem:
-    """What is trained on what; `model` takes the shape of one input and the number of classes."""
+    """What is trained on what; `model` takes the shape of one input and the number of outputs."""
 
     name: str
     description: str
@@ -28,7 +26,12 @@ class Problem:
     model: Factory
     batch_size: int
     epochs: int
-    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+    recipe: Recipe = LABELS
+
+    @property
+    def task(self) -> Task:
+        """What is learned, before the units of the data are known."""
+        return self.recipe.task
 
 
 PROBLEMS = {

@@ -47,7 +47,8 @@ def build_trainer(config: RunConfig) -> Trainer:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     problem = problems.get(config.problem)
-    dataset = data.load(problem.data, *(Path(path) if path else None for path in (config.data, config.data_dir)))
+    file, data_dir = (Path(path) if path else None for path in (config.data, config.data_dir))
+    dataset = data.load(problem.data, file, data_dir, problem.recipe)
     return Trainer(config, problem, dataset.first(config.train_samples))
 
 
@@ -62,8 +63,7 @@ class Session:
 
     def run(self, console: Console) -> Row:
         """Trains to the end and returns the summary. Ctrl-C ends it after a step, with a checkpoint."""
-        config, trainer = self.trainer.config, self.trainer
-        display = Display(console, config.optimizer.label, config.epochs, trainer.steps_per_epoch)
+        display = Display(console, self.trainer)
         try:
             with Interrupt() as interrupt, display:
                 self._train(interrupt, display)
@@ -119,10 +119,8 @@ class Session:
             "kind": "epoch",
             "epoch": self.trainer.counters.epoch,
             "step": self.trainer.counters.step,
-            "train_loss": train.loss,
-            "train_accuracy": train.accuracy,
-            "test_loss": test.loss,
-            "test_accuracy": test.accuracy,
+            **{f"train_{key}": value for key, value in train.items()},
+            **{f"test_{key}": value for key, value in test.items()},
             **self._cost(),
         }
         self.metrics.append(row)
@@ -151,7 +149,7 @@ class Session:
         config = self.trainer.config
         curve = curves.Curve(config.optimizer.label, config.optimizer.label, self.metrics.epochs())
         title = f"{config.problem}, seed {config.seed}"
-        curves.draw(self.path / folder.CURVES, title, [curve])
+        curves.draw(self.path / folder.CURVES, title, [curve], self.trainer.task)
         self._draw_alignments(title)
         return summary
 
