@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ocnopt_lab.runs.display import Display
 from ocnopt_lab.runs.folder import Metrics, Row
 from ocnopt_lab.runs.interrupt import Interrupt
 from ocnopt_lab.runs.memory import StepMemory
+from ocnopt_lab.runs.solving import solving
 from ocnopt_lab.runs.trainer import Trainer
 
 _GROUPS, _SMALLEST_GROUP = 20, 10  # rows of step metrics per epoch, and the fewest steps a row averages
@@ -48,7 +50,7 @@ def build_trainer(config: RunConfig) -> Trainer:
         torch.set_num_threads(config.threads)
     problem = problems.get(config.problem)
     file, data_dir = (Path(path) if path else None for path in (config.data, config.data_dir))
-    dataset = data.load(problem.data, file, data_dir, problem.recipe)
+    dataset = data.load(problem.data, file, data_dir, config.split, problem.recipe)
     return Trainer(config, problem, dataset.first(config.train_samples))
 
 
@@ -109,6 +111,7 @@ class Session:
                 "loss": trainer.counters.take_group(),
                 "lr": float(trainer.optimizer.param_groups[0]["lr"]),
                 "seconds": trainer.seconds(),
+                **trainer.evaluations(),
                 "optimizer": trainer.diagnostics(),
             }
         )
@@ -151,6 +154,8 @@ class Session:
         title = f"{config.problem}, seed {config.seed}"
         curves.draw(self.path / folder.CURVES, title, [curve], self.trainer.task)
         self._draw_alignments(title)
+        for picture in self.trainer.problem.pictures:
+            solving(partial(picture.draw, self.path, title, self.trainer.model), None)
         return summary
 
     def _draw_alignments(self, title: str) -> None:

@@ -17,10 +17,12 @@ from ocnopt_lab.optimizers import build, build_schedule
 from ocnopt_lab.problems import Problem
 from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.evaluate import evaluate
+from ocnopt_lab.runs.solving import evaluations, solving
 from ocnopt_lab.tasks.base import Scores
 
 DIVERGED_AFTER = 50  # consecutive steps with a loss that is not finite
 _START_SAMPLES = 1000
+_UNSOLVED = (math.nan, math.nan)  # a step whose ODE could not be solved has no loss
 
 
 @dataclass
@@ -127,11 +129,15 @@ class Trainer:
 
     def _step(self, x: Tensor, y: Tensor) -> StepResult:
         started = time.perf_counter()
-        loss, output = train_step(self.optimizer, lambda: self._evaluate(x, y))
+        loss, counted = solving(lambda: self._update(x, y), _UNSOLVED)
         self.schedule.step()
-        result = StepResult(loss.item(), time.perf_counter() - started)
-        self._count(result, self.task.counted(output.detach(), y), samples=len(x))
+        result = StepResult(loss, time.perf_counter() - started)
+        self._count(result, counted, samples=len(x))
         return result
+
+    def _update(self, x: Tensor, y: Tensor) -> tuple[float, float]:
+        loss, output = train_step(self.optimizer, lambda: self._evaluate(x, y))
+        return loss.item(), self.task.counted(output.detach(), y)
 
     def _evaluate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         output = self.model(x)
@@ -161,8 +167,15 @@ class Trainer:
         samples, data = self.config.eval_samples, self.data
         if self.counters.step == 0:  # where the curves begin: a rough point, not worth a pass over everything
             samples = min(samples or _START_SAMPLES, _START_SAMPLES)
-        train = evaluate(self.model, self.task, data.x_train[:samples], data.y_train[:samples])
-        return train, evaluate(self.model, self.task, data.x_test[:samples], data.y_test[:samples])
+        train = self._scores(data.x_train[:samples], data.y_train[:samples])
+        return train, self._scores(data.x_test[:samples], data.y_test[:samples])
+
+    def _scores(self, x: Tensor, y: Tensor) -> Scores:
+        return solving(lambda: evaluate(self.model, self.task, x, y), self.task.scores(*_UNSOLVED))
+
+    def evaluations(self) -> dict[str, int]:
+        """Evaluations of vector fields in the last step, where the model has any."""
+        return evaluations(self.model)
 
     def seconds(self) -> float:
         """Time spent in training steps so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +44,17 @@ class Trajectories(_LossAlone):
 
 
 class Density(_LossAlone):
-    """Negative log-likelihood per sample in nats; the output is the log-density (B,), targets are empty (B, 0)."""
+    """Negative log-likelihood per sample, in nats, of a flow; targets are empty (B, 0).
+
+    The output (B, d + 1) is where the flow carries a sample, under a standard normal density, and by how much the
+    logarithm of the density has changed on the way: log p = log N(x; 0, I) - ℓ.
+    """
 
     name = "density"
     loss_label = "training negative log-likelihood, nats"
     measure = Measure("loss", "test negative log-likelihood, nats", ".4f", min)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return -output.mean()
+        end, change = output[:, :-1], output[:, -1]
+        normal = -0.5 * (end.square().sum(1) + end.shape[1] * math.log(2 * math.pi))
+        return -(normal - change).mean()
