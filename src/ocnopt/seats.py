@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .core.capture import Slot
 from .players import Refusal, find
-from .players.base import ModulePlayer
+from .players.base import MatrixModulePlayer, ModulePlayer
 
 TIED = "Other modules share its {}, whose products therefore belong to no single stage."
 
@@ -51,7 +51,7 @@ class Seat:
         player = self.player(self.names)
         if isinstance(player, Refusal):
             return None
-        width = player.parameters[0].shape[0] if player.is_matrix else 1
+        width = player.width if isinstance(player, MatrixModulePlayer) else 1
         dim = batch_dim if player.any_batch_dim else 0
         return Slot(player.whole, player.draws, dim, width)
 

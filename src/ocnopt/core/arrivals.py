@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from .backward import is_anothers
 from .losses import recognise
 from .trajectory import Call, Sweep
 
@@ -36,8 +37,9 @@ class Arrival:
     call: Call
     j: int
 
-    def __call__(self, gradient: Tensor) -> None:
-        self.capture.arrived(self.module, self.sweep, self.call, self.j, gradient)
+    def __call__(self, gradient: Tensor | None) -> None:
+        if gradient is not None:  # it is where a pass has been held up, as by an ODE, to go on later
+            self.capture.arrived(self.module, self.sweep, self.call, self.j, gradient)
 
 
 @dataclass(eq=False)
@@ -54,8 +56,13 @@ class RootArrival:
     h: Tensor
     output_nr: int
 
-    def __call__(self, gradient: Tensor) -> None:
-        if self.capture.mode is not Mode.LOSS or torch.is_grad_enabled():
+    def __call__(self, gradient: Tensor | None) -> None:
+        if (
+            gradient is None
+            or self.capture.mode is not Mode.LOSS
+            or torch.is_grad_enabled()
+            or is_anothers(self.capture)
+        ):
             return
         self.capture.begin()
         # What a reentrant checkpoint runs again on the way back is of this sweep, not of the last.

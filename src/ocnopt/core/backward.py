@@ -2,7 +2,8 @@
 
 The adjoint of an ODE evaluates its vector field anew on the way back, more often than counts and with gradients that
 count only by a quadrature weight. Such evaluations are held apart until their weight is known, or not heard at all.
-All of this is kept per thread: a backward pass runs in the thread, or the threads, of its devices.
+What is evaluated is kept per thread, that of the node which evaluates. Which pass is under way is not: one that was
+sent from here may run in the threads of its devices.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from .arrivals import Mode
     from .capture import Capture
 
-_here = threading.local()
+_here, _everywhere = threading.local(), SimpleNamespace()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,7 @@ class Evaluation:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Calls that gradients come back to inside are of this evaluation."""
-        with _set("evaluation", self):
+        with _set(_here, "evaluation", self):
             yield
 
     def deposit(self, weight: float, share: float = 1.0) -> None:
@@ -77,7 +79,13 @@ class Evaluation:
 
 def passing() -> Pass | None:
     """The pass that is under way; None for the loss's own."""
-    return getattr(_here, "passing", None)
+    return getattr(_everywhere, "passing", None)
+
+
+def is_anothers(capture: Capture) -> bool:
+    """Whether the pass that is under way was sent by another optimizer, for itself alone."""
+    one = passing()
+    return one is not None and one.capture is not capture
 
 
 def evaluation() -> Evaluation | None:
@@ -98,22 +106,22 @@ def is_muted() -> bool:
 @contextmanager
 def muted() -> Iterator[None]:
     """Calls inside count for nothing: their modules' places in the order of the trajectory are all that is noted."""
-    with _set("muted", True):
+    with _set(_here, "muted", True):
         yield
 
 
 @contextmanager
 def under_way(one: Pass | None) -> Iterator[None]:
     """The pass that runs inside."""
-    with _set("passing", one):
+    with _set(_everywhere, "passing", one):
         yield
 
 
 @contextmanager
-def _set(name: str, value: Any) -> Iterator[None]:
-    before = getattr(_here, name, None)
-    setattr(_here, name, value)
+def _set(place: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(place, name, None)
+    setattr(place, name, value)
     try:
         yield
     finally:
-        setattr(_here, name, before)
+        setattr(place, name, before)

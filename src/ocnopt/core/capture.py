@@ -193,7 +193,7 @@ class Capture:
     def arrived(self, module: nn.Module, sweep: Sweep, call: Call, j: int, gradient: Tensor) -> None:
         """A gradient has come back to output j of a call."""
         # A pass with create_graph=True is a penalty or a divergence, not the loss's own.
-        if self.mode is Mode.OFF or torch.is_grad_enabled():
+        if self.mode is Mode.OFF or torch.is_grad_enabled() or backward.is_anothers(self):
             return
         held = backward.evaluation()
         if self.mode is Mode.LOSS and held is None:  # an evaluation is part of a pass that has begun before

@@ -47,6 +47,16 @@ class Player(Protocol):
 class MatrixPlayer(Player, Protocol):
     """A player whose parameters form a matrix [W b] per group, so that f_θᵀ u = Σ_p u_p z_pᵀ."""
 
+    @property
+    def width(self) -> int:
+        """Output features, by which the positions of a call are counted."""
+        ...
+
+    @property
+    def private(self) -> float:
+        """Curvature of the parameters that no call shows, as that of a penalty; for one parameter alone."""
+        ...
+
     def inputs(self, call: Call) -> Tensor:
         """Rows z_p that meet [W b]: (g, B, P, n_in), a one appended where the bias trains."""
         ...

@@ -39,8 +39,14 @@ def evidence(player: MatrixPlayer, calls: Sequence[Call], batch: int, rows: int)
     return [one_call(player, call, batch, rows) for call in calls]
 
 
+def private(player: MatrixPlayer, share: float) -> list[Evidence]:
+    """A row for curvature that no call shows, on this rank ``share`` of it. It adds to B and leaves A as it is."""
+    one = torch.ones(1, 1, 1, 1, dtype=player.parameters[0].dtype, device=player.parameters[0].device)
+    return [Evidence(one, one[None], share * player.private, -1)] if player.private else []
+
+
 def one_call(player: MatrixPlayer, call: Call, batch: int, rows: int) -> Evidence:
-    positions = call.sizes[0][1:].numel() // player.parameters[0].shape[0]
+    positions = call.sizes[0][1:].numel() // player.width
     m = min(call.z.shape[0], -(-rows // max(1, positions)))
     part = narrowed(call, m)
     U, weight = curvature_columns(part, batch)

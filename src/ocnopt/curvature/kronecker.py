@@ -22,7 +22,7 @@ from ..core.trajectory import Call
 from ..linalg.symmetric import DecompositionError, Tally, eigh
 from .decompositions import carried, damped_inverse, dampings, turn
 from .diagonal import Adam, Diagonal, State, require_fraction, require_positive
-from .factors import Evidence, evidence, factor_A, factor_B, squared_products
+from .factors import Evidence, evidence, factor_A, factor_B, private, squared_products
 from .metrics import EigenMetric, KroneckerMetric
 
 FISHER = ("sampled", "given")
@@ -87,7 +87,7 @@ class Kronecker:
     def evidence(self, player: MatrixPlayer, calls: Sequence[Call], ranks: Ranks = ALONE) -> list[Evidence]:
         """Rows of the calls of one step. A module called twice in a sweep sees the same samples twice."""
         batch = ranks.size * sum({call.sweep: call.batch for call in calls}.values())
-        return evidence(player, calls, batch, self.rows)
+        return [*evidence(player, calls, batch, self.rows), *private(player, 1 / ranks.size)]
 
     def observe(self, parts: Sequence[Evidence], state: State, tally: Tally, ranks: Ranks = ALONE) -> None:
         """Update the running averages from all ranks; evidence that is not finite is left out and counted."""

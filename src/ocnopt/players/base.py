@@ -72,6 +72,16 @@ class MatrixModulePlayer(ModulePlayer):
     def groups(self) -> int:
         return 1
 
+    @property
+    def width(self) -> int:
+        """Output features, by which the positions of a call are counted."""
+        return self.parameters[0].shape[0]
+
+    @property
+    def private(self) -> float:
+        """Curvature of the parameters that no call shows, as that of a penalty; a multiple of the identity."""
+        return 0.0
+
     def patches(self, call: Call) -> Tensor:
         """Rows that meet W: (g, B, P, n) with n = weight[0].numel()."""
         raise NotImplementedError

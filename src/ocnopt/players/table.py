@@ -33,6 +33,11 @@ PLAYERS: dict[type[nn.Module], type[ModulePlayer]] = {
 }
 
 
+def register(module: type[nn.Module], player: type[ModulePlayer]) -> None:
+    """Let a player serve a type of module from now on: for modules that lie above this layer."""
+    PLAYERS[module] = player
+
+
 @dataclass(frozen=True)
 class Refusal:
     """No player: the parameters take the open-loop update, for a reason that ``coverage()`` can print."""

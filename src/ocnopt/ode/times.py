@@ -1,0 +1,127 @@
+"""When an ODE ends, and when it begins, as controls.
+
+The end time T moves the final state by F(T, x(T)) δT, and nothing else: Q_T = Σ_i q_iᵀ F_i (+ c T for a penalty ½cT²),
+and, in Gauss-Newton form, Q_TT = Σ_i C_i (q_iᵀ F_i)² (+ c). For a module that adds (T − T₀) F to x(T), with T₀ the
+present value of T, this is what plain automatic differentiation and the Bellman pass give, so T is a player like any
+other, behind all layers of the field: δT = −Q_TT⁻¹ (Q_T + Q_Tθ δθ), section 4.3 of SNOpt (arXiv 2109.14158).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..core.protocols import Params
+from ..core.trajectory import Call
+from ..players import MatrixModulePlayer, register
+from .solver import State
+
+
+class TerminalTime(nn.Module):
+    """The end (or beginning) of an ODE as something to learn.
+
+    Args:
+        time: where to start.  low, high: bounds, into which it is moved at the next forward pass.
+        penalty: c in ½ c T², which ``penalty()`` gives, and which is to be added to the loss.
+
+    Raises ValueError unless low ≤ time ≤ high and the penalty is finite and not negative.
+    """
+
+    def __init__(self, time: float, *, low: float = -math.inf, high: float = math.inf, penalty: float = 0.0) -> None:
+        if not (math.isfinite(time) and low <= time <= high and low < high):
+            raise ValueError(f"TerminalTime({time}, low={low}, high={high}) needs low ≤ time ≤ high and low < high.")
+        if not 0 <= penalty < math.inf:
+            raise ValueError(f"TerminalTime(penalty={penalty}) must be finite and not negative.")
+        super().__init__()
+        self.low, self.high, self.weight_of_penalty = low, high, penalty
+        self.time = nn.Parameter(torch.tensor([float(time)]))
+
+    @property
+    def value(self) -> float:
+        """T as a number, within its bounds."""
+        return min(max(float(self.time.detach()), self.low), self.high)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Move T into its bounds, whoever has moved it out."""
+        if not self.low <= float(self.time) <= self.high:
+            self.time.clamp_(self.low, self.high)
+
+    def forward(self, *tensors: Tensor) -> State:
+        """x + (T − T₀) F, which is x, for a state x of k tensors followed by the k of F."""
+        k = len(tensors) // 2
+        move = self.time - self.time.detach()
+        return tuple(x + move.to(x.dtype) * F for x, F in zip(tensors[:k], tensors[k:], strict=True))
+
+    def penalty(self) -> Tensor:
+        """½ c T²."""
+        return 0.5 * self.weight_of_penalty * self.time.square().sum()
+
+    def extra_repr(self) -> str:
+        return f"{self.value:g}, low={self.low:g}, high={self.high:g}, penalty={self.weight_of_penalty:g}"
+
+
+class TimePlayer(MatrixModulePlayer):
+    """f_T = F(T, x(T)): each sample is one row, with z = 1 and u = q_iᵀ F_i, so that B is Q_TT itself and A is 1."""
+
+    knows = ("time",)
+
+    @property
+    def width(self) -> int:
+        """A sample is one row, however large the state."""
+        return 2**62
+
+    @property
+    def private(self) -> float:
+        """c of the penalty ½ c T²."""
+        return self.module.weight_of_penalty
+
+    def rate(self, call: Call) -> Tensor:
+        """F of every sample, its tensors side by side, (B, n)."""
+        parts = call.args[len(call.args) // 2 :]
+        return torch.cat([F.to(self.dtype).reshape(len(F), -1) for F in parts], dim=1)
+
+    def tangent(self, call: Call, d: Params) -> Tensor:
+        dh = self.rate(call) * d[0].to(self.dtype)
+        return dh.view(self.shape(call)) if len(call.sizes) == 1 else dh
+
+    def pull(self, call: Call, u: Tensor) -> Params:
+        return ((self.rate(call) * u.to(self.dtype).reshape(len(u), -1)).sum().view(1),)
+
+    def inputs(self, call: Call) -> Tensor:
+        F = self.rate(call)
+        return F.new_ones(1, len(F), 1, 1)
+
+    def outputs(self, call: Call, U: Tensor) -> Tensor:
+        rows = U.to(self.dtype).reshape(*U.shape[:2], -1)
+        return torch.einsum("rbn,bn->rb", rows, self.rate(call))[:, None, :, None, None]
+
+    def to_matrix(self, d: Params) -> Tensor:
+        return d[0].to(self.dtype)[..., None, None]
+
+    def from_matrix(self, D: Tensor) -> Params:
+        return (D[..., 0, 0],)
+
+
+register(TerminalTime, TimePlayer)
+
+
+def time_curvature(field: nn.Module, loss: Callable[[Tensor], Tensor], x1: Tensor, t1: float) -> tuple[Tensor, Tensor]:
+    """dL/dT and the full d²L/dT² of loss(x(T)), by differentiating along the flow.
+
+        dL/dT = Φ_xᵀ F          d²L/dT² = Fᵀ Φ_xx F + Φ_xᵀ (F_x F + F_t)
+
+    The second is not what curvature uses, whose Gauss-Newton form leaves out Φ_xᵀ(F_x F + F_t).
+    field: F(t, x).  loss: of the final state, one number.  x1: x(T), (B, ...).
+    """
+    with torch.enable_grad():
+        t = torch.tensor(t1, dtype=x1.dtype, device=x1.device, requires_grad=True)
+        x = x1.detach().requires_grad_()
+        (Φ_x,) = torch.autograd.grad(loss(x), x, create_graph=True)
+        F = field(t, x)
+        slope = (Φ_x * F).sum()
+        along_t, along_x = torch.autograd.grad(slope, (t, x), allow_unused=True, materialize_grads=True)
+    return slope.detach(), along_t + (along_x * F.detach()).sum()
