@@ -19,7 +19,8 @@ def flow(hidden: tuple[int, ...], trace: str) -> Factory:
     """A flow along a field of dense layers that know the time; `trace` is exact or hutchinson."""
 
     def build(in_shape: Shape, outputs: int) -> nn.Module:
-        from ocnopt.ode import ContinuousFlow, Field
+        from ocnopt.ode.fields import Field
+        from ocnopt.ode.flows import ContinuousFlow
 
         return ContinuousFlow(Field(outputs, hidden), outputs, trace=trace)
 

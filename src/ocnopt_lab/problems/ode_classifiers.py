@@ -23,17 +23,13 @@ def _images(name: str, data: str) -> list[Problem]:
     ]
 
 
-_WORDS = recurrent_ode(hidden=64, stride=12)
-_CHARACTERS = recurrent_ode(hidden=32, stride=13)
+def _series(name: str, data: str, hidden: int, stride: int, epochs: int) -> Problem:
+    description = f"GRU, an ODE between updates, width {hidden}"
+    return Problem(name, description, data, recurrent_ode(hidden, stride), 32, epochs, _SERIES)
+
 
 ODE_CLASSIFIERS = (
     *(problem for name, data in _IMAGES.items() for problem in _images(name, data)),
-    Problem(
-        *("articularywordrecognition", "GRU, an ODE between updates, width 64", "articulary_words"),
-        *(_WORDS, 32, 30, _SERIES),
-    ),
-    Problem(
-        *("charactertrajectories", "GRU, an ODE between updates, width 32", "characters"),
-        *(_CHARACTERS, 64, 10, _SERIES),
-    ),
+    _series("articularywordrecognition", "articulary_words", hidden=64, stride=12, epochs=30),
+    _series("charactertrajectories", "characters", hidden=32, stride=13, epochs=10),
 )

@@ -1,10 +1,11 @@
-"""Networks with a Neural ODE inside. `ocnopt.ode` and the solver behind it are imported when a network is built."""
+"""Networks with a Neural ODE inside."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from ocnopt.ode import NeuralODE
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.problems.networks import Factory, Shape, image_shape
 
@@ -31,8 +32,6 @@ def convolutional_ode(width: int) -> Factory:
     """A 3x3 convolution, two of 4x4 with stride 2, the ODE, global average pool, one dense layer."""
 
     def build(in_shape: Shape, outputs: int) -> nn.Module:
-        from ocnopt.ode import NeuralODE
-
         channels, _, _ = image_shape(in_shape, 8)
         encoder = nn.Sequential(
             *(nn.Conv2d(channels, width, 3), nn.ReLU()),
@@ -63,9 +62,10 @@ class RecurrentODE(nn.Module):
     series needs few calls of the solver. Where nothing was observed the state stays as it is.
     """
 
-    def __init__(self, ode: nn.Module, cell: nn.GRUCell, head: nn.Linear, stride: int) -> None:
+    def __init__(self, ode: NeuralODE, cell: nn.GRUCell, head: nn.Linear, stride: int) -> None:
         super().__init__()
-        self.ode, self.cell, self.head, self.stride = ode, cell, head, stride
+        self.ode: NeuralODE = ode
+        self.cell, self.head, self.stride = cell, head, stride
         self.nfe_forward, self._start = 0, 0
 
     @property
@@ -94,8 +94,6 @@ def recurrent_ode(hidden: int, stride: int) -> Factory:
     """A GRU cell of `hidden` units that takes `stride` observations at a time, and an ODE between its updates."""
 
     def build(in_shape: Shape, outputs: int) -> nn.Module:
-        from ocnopt.ode import NeuralODE
-
         if len(in_shape) != 2:
             raise LabError(f"A recurrent network needs series (times, channels); one sample has shape {in_shape}.")
         cell = nn.GRUCell(stride * in_shape[1], hidden)

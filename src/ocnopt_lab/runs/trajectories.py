@@ -47,7 +47,7 @@ def _plane(axis: Axes, truth: States, fitted: States) -> None:
     for true, fit in zip(truth, fitted, strict=True):
         axis.plot(true[:, 0], true[:, 1], color=_TRUE, linewidth=3, alpha=0.6, label="true, held out")
         axis.plot(fit[:, 0], fit[:, 1], color=_FITTED, linewidth=1.2, label="fitted")
-    axis.scatter(*truth[:, 0, :2].T, color="black", s=14, zorder=3)
+    axis.scatter(truth[:, 0, 0], truth[:, 0, 1], color="black", s=14, zorder=3)
     axis.set_xlabel("state 1")
     axis.set_ylabel("state 2")
     _frame(axis, truth[..., 1])
