@@ -34,6 +34,7 @@ class Turn:
     witnesses: the calls that statistics look at. An adjoint that solves anew for every pass has calls for draws alone.
     kronecker: whether the metric is the Kronecker curvature's own, not its companion's.
     feedback: whether the seat takes part in the Bellman pass; reason: why not; terminal: with which factor.
+    rests: whether its group's period lets it move in another step only; its statistics are gathered all the same.
     shares: the stage that it shares with others, as the paths of all of them.
     evidence: the rows that its Kronecker statistics have seen in this step.
     effective: −M δθ.  step: δθ.  Both are filled in by the passes.
@@ -53,6 +54,7 @@ class Turn:
     feedback: bool = False
     reason: str = ""
     terminal: str = ""
+    rests: bool = False
     shares: str = ""
     evidence: list[Evidence] = field(default_factory=list)
     effective: Sequence[Tensor] = ()
@@ -68,11 +70,16 @@ class Turn:
         return self.calls[0].order if self.calls else -1
 
 
-def turn_of(seat: Seat, names: tuple[str, ...], groups: dict[int, Group]) -> Turn:
-    """The seat with those of its parameters that have gradients, and its player if it has one; no states yet."""
+def turn_of(seat: Seat, names: tuple[str, ...], groups: dict[int, Group], step: int) -> Turn:
+    """The seat with those of its parameters that have gradients, and its player if it has one; no states yet.
+
+    Of these, only the ones whose group's period ends with this step; where there are none, the turn rests.
+    """
+    due = tuple(name for name in names if step % groups[id(getattr(seat.module, name))].get("period", 1) == 0)
+    names = due or names
     params = seat.tensors(names)
     gradients = [require_dense(p.grad, seat.dotted(name)) for p, name in zip(params, names, strict=True)]
-    turn = Turn(seat, names, params, gradients, [], [groups[id(p)] for p in params])
+    turn = Turn(seat, names, params, gradients, [], [groups[id(p)] for p in params], rests=not due)
     player = seat.player(names)
     if isinstance(player, Refusal):
         turn.reason = player.reason

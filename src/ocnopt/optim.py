@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from .evaluating import Again, again_of
 from .game.blocks import Block
 from .game.kinds import Kind
 from .game.play import game_on
-from .gathering import finite, require_core, seat_calls, turn_of
+from .gathering import Turn, finite, require_core, seat_calls, turn_of
 from .layout import asks_for_layout, lay_out
 from .linalg.symmetric import Tally
 from .options import Search, game_of, group_defaults, rate_of, require_limits, require_trainable, resolved, samples_of
@@ -115,7 +115,7 @@ class OCNOpt(Planned):
         self.game_kind, self.alignment = game_of(game, alignment, self.curvature, self.value), alignment
         self.blocks = None if blocks is None else tuple(blocks)
         rate = rate_of(self.search, self.curvature, self.MODEL_LR) if lr is None else lr
-        defaults = {"lr": rate, "weight_decay": weight_decay}
+        defaults = {"lr": rate, "weight_decay": weight_decay, "period": 1}
         defaults.update(group_defaults(self.curvature, momentum, betas))
         super().__init__(list(model.parameters()) if params is None else params, defaults)
         self.attach()
@@ -193,12 +193,13 @@ class OCNOpt(Planned):
             self.skip()
             return
         self.unscale(scale_of_caller())
-        turns = [turn_of(seat, names, groups) for seat in self.seats if (names := seat.active())]
+        blank = not self.state and not self.capture.calls and asks_for_layout(self.param_groups, gradients)
+        number = 0 if blank else self.clock.get("step", 0) + 1
+        turns = [turn_of(seat, names, groups, number) for seat in self.seats if (names := seat.active())]
         seat_calls(turns, self.capture)
         agree(turns, ranks)
         if self.uses_curvature():
             require_core(turns, self.capture, self.terminal)
-        blank = not self.state and not self.capture.calls and asks_for_layout(self.param_groups, gradients)
         for turn in turns:
             turn.states = [self.state[p] for p in turn.params]
         if blank:
@@ -208,12 +209,13 @@ class OCNOpt(Planned):
             warn_if_unseen(ranks)
         if again is not None and not self.clock.get("tries"):
             again.require_same(loss)
-        self.clock["step"] = self.clock.get("step", 0) + 1
-        shown, self.last_step = taken(self.solver(), turns, self.capture, self.clock, again, loss)
+        self.clock["step"] = number
+        solver, moving = self.solver([turn for turn in turns if turn.rests]), [t for t in turns if not t.rests]
+        shown, self.last_step = taken(solver, moving, self.capture, self.clock, again, loss)
         if self.game is not None:
             own = next((x for x in (loss, self.heard) if x is not None), None)
             self.game.alignments.observe(shown if own is None else ranks.numbers(float(own))[0] / ranks.size)
-        self.report.update(turns)
+        self.report.update(moving)
 
     def skip(self) -> None:
         self.tally["steps skipped"] += 1
@@ -226,11 +228,11 @@ class OCNOpt(Planned):
 
     # how it is solved
 
-    def solver(self) -> Solver:
+    def solver(self, resting: Sequence[Turn]) -> Solver:
         method = method_of(self.curvature, self.search, self.value, self.clock)
         axes = method, self.value, self.terminal, self.rollout
         limits = self.feedback, self.feedback_samples, limit_of(method, self.saturation)
-        return Solver(*axes, *limits, self.tally, self.game, self.capture.ranks)
+        return Solver(*axes, *limits, self.tally, self.game, self.capture.ranks, resting)
 
     # seeing inside
 

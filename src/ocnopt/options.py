@@ -95,6 +95,9 @@ def require_sound(group: Mapping[str, Any]) -> None:
         require_rate(name, group[name], zero=True)
     if "betas" in group:
         require_betas(group["betas"])
+    period = group.get("period", 1)
+    if not isinstance(period, int) or period < 1:
+        raise ValueError(f"period={period} of a parameter group must be a whole number of steps, 1 or more.")
 
 
 def group_defaults(curvature: Curvature, momentum: float | None, betas: tuple[float, float]) -> dict[str, Any]:

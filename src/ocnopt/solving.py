@@ -31,6 +31,7 @@ class Solver:
 
     method: search and curvature.  feedback: κ.  samples: how many of each sweep the feedback sees.
     game: of players that share a stage; None where each has its own.  ranks: that share the batch.
+    resting: turns that do not move in this step; their Kronecker statistics must be there when they do.
     """
 
     method: Method
@@ -43,6 +44,7 @@ class Solver:
     tally: Tally
     game: Game | None = None
     ranks: Ranks = ALONE
+    resting: Sequence[Turn] = ()
 
     def step(self, turns: Sequence[Turn], capture: Capture, clock: Clock) -> float | None:
         """Move all parameters of the turns. Returns the loss, where the trajectory shows it."""
@@ -84,7 +86,8 @@ class Solver:
         """Update the statistics and give every turn its metric."""
         curvature, damping = self.method.curvature, self.method.damping(clock)
         if isinstance(curvature, Kronecker):
-            matrices = [turn for turn in turns if turn.player is not None and turn.player.is_matrix]
+            seated = (*turns, *self.resting)
+            matrices = [turn for turn in seated if turn.player is not None and turn.player.is_matrix]
             Factors(curvature, self.game, self.tally, self.ranks).measure(matrices, clock["step"], damping)
         rule, _ = diagonal_of(curvature)
         measure_diagonals(rule, [turn for turn in turns if not turn.kronecker])

@@ -109,6 +109,10 @@ def taken(
     solver: Solver, turns: Sequence[Turn], capture: Capture, clock: Clock, again: Again | None, loss: Any
 ) -> tuple[float | None, Outcome | None]:
     """One step from the gradients and the trajectory at hand: the loss that this shows, or what was measured."""
+    if not turns:
+        with plainly(solver.resting):
+            solver.measure(turns, clock)
+        return None, idle(again, loss, "every parameter rests in this step")
     if again is None:
         return solver.step(turns, capture, clock), None
     assert isinstance(solver.method, Tried)

@@ -95,7 +95,7 @@ class Watch:
         self.x: State = ()
 
     def __call__(self, t: Tensor, y: State) -> State:
-        self.t, self.x = t, y[: self.width]
+        self.t, self.x = t.detach(), y[: self.width]
         return self.f(t, y)
 
     def where(self) -> str:
