@@ -22,6 +22,7 @@ from .game.play import game_on
 from .gathering import Turn, finite, require_core, seat_calls, turn_of
 from .layout import asks_for_layout, lay_out
 from .linalg.symmetric import Tally
+from .ode.replays import listen
 from .options import Search, game_of, group_defaults, rate_of, require_limits, require_trainable, resolved, samples_of
 from .passes import require_graph, send_columns
 from .planning import Planned
@@ -128,6 +129,7 @@ class OCNOpt(Planned):
         slots = {seat.module: slot for seat in self.seats if (slot := seat.slot(self.batch_dim)) is not None}
         self.capture = Capture(self.model, slots, self.batch_dim)
         self.capture.on_root, self.capture.void = self.draw, self.without_gradients
+        self.capture.handles += listen(self.model, self.capture)
         self.tally: Tally = getattr(self, "tally", None) or Tally()
         if hasattr(self.value, "tally"):
             self.value.tally = self.tally

@@ -20,7 +20,7 @@ from torch.autograd.graph import GradientEdge
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
-from . import backward
+from . import backward, solves
 from .arrivals import Arrival, Mode, RootArrival
 from .hooks import Hook, generator_states, remove, remove_inert
 from .ranks import ALONE, ranks_of
@@ -176,6 +176,7 @@ class Capture:
             return
         call = Call(*detached(args, kwargs), tuple(x.shape for x in outputs), self.sweep, self.order[module])
         call.batch, call.rng = outputs[0].shape[self.slots[module].dim], self.rng
+        solves.note(module, call)
         for j, out in enumerate(outputs):
             out.register_hook(Arrival(self, module, self.current, call, j))
 

@@ -1,16 +1,28 @@
-"""Continuous time: layers that solve an ODE, the second-order adjoint, and end times that are learned.
+"""Continuous time: layers that solve an ODE, the second-order adjoint, end times that are learned, and flows.
 
 Needs torchdiffeq: ``pip install "ocnopt[ode]"``.
 """
 
 from .field import Counts
+from .fields import Concat, ConcatSquash, Field
+from .flows import ContinuousFlow
 from .joint import Joint, Node, Span, sample_products, second_order_adjoint
 from .neural import NeuralODE
 from .solver import SolveError, Solver
+from .solvers import Adjoint, Discretised, one_solve
 from .times import TerminalTime, time_curvature
+from .traces import Exact, Hutchinson
 
 __all__ = [
+    "Adjoint",
+    "Concat",
+    "ConcatSquash",
+    "ContinuousFlow",
     "Counts",
+    "Discretised",
+    "Exact",
+    "Field",
+    "Hutchinson",
     "Joint",
     "NeuralODE",
     "Node",
@@ -18,6 +30,7 @@ __all__ = [
     "Solver",
     "Span",
     "TerminalTime",
+    "one_solve",
     "sample_products",
     "second_order_adjoint",
     "time_curvature",

@@ -33,6 +33,11 @@ class ModulePlayer:
         self.module: Any = module
         self.names = tuple(names)
 
+    @classmethod
+    def fits(cls, module: nn.Module) -> bool:
+        """Whether it can serve this module of its type."""
+        return True
+
     @property
     def parameters(self) -> Params:
         own = self.module._parameters  # what getattr finds in the end, many times a step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ocnopt.core.protocols import Params
 from ocnopt.core.trajectory import Call
@@ -15,6 +15,11 @@ class LinearPlayer(MatrixModulePlayer):
     """Every dimension between the batch and the features is a position: z is (B, ..., n_in)."""
 
     any_batch_dim = True
+
+    @classmethod
+    def fits(cls, module: nn.Module) -> bool:
+        """Stacks of weights, as other packages have them, are not one matrix."""
+        return len(module.get_parameter("weight").shape) == 2
 
     def tangent(self, call: Call, d: Params) -> Tensor:
         given = self.by_name(d)

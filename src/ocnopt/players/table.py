@@ -31,6 +31,8 @@ PLAYERS: dict[type[nn.Module], type[ModulePlayer]] = {
     nn.BatchNorm2d: BatchNormPlayer,
     nn.BatchNorm3d: BatchNormPlayer,
 }
+FOREIGN: dict[str, type[ModulePlayer]] = {"zuko.nn.Linear": LinearPlayer}
+"""Modules of other packages, by their names: nothing is imported for them."""
 
 
 def register(module: type[nn.Module], player: type[ModulePlayer]) -> None:
@@ -50,15 +52,19 @@ def find(module: nn.Module, names: tuple[str, ...]) -> ModulePlayer | Refusal:
     if reason := obstacle(module):
         return Refusal(reason)
     kind = special(module)
-    if kind is None or not set(names) <= set(kind.knows):
+    if kind is None or not set(names) <= set(kind.knows) or not kind.fits(module):
         kind = GenericPlayer
     return kind(module, names)
 
 
 def special(module: nn.Module) -> type[ModulePlayer] | None:
     """The player of the module's own type, or of the type whose computation it inherits unchanged."""
-    base = next((kind for kind in type(module).__mro__ if kind in PLAYERS), None)
-    return PLAYERS[base] if base is not None and computes_as(module, base) else None
+    base = next((kind for kind in type(module).__mro__ if served(kind)), None)
+    return served(base) if base is not None and computes_as(module, base) else None
+
+
+def served(kind: type) -> type[ModulePlayer] | None:
+    return PLAYERS.get(kind) or FOREIGN.get(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def computes_as(module: nn.Module, base: type[nn.Module]) -> bool:
