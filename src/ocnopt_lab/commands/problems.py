@@ -31,5 +31,6 @@ def _table(title: str, problems: Sequence[Problem]) -> Table:
     table.add_column("batch", justify="right")
     table.add_column("epochs", justify="right")
     for problem in problems:
-        table.add_row(problem.name, problem.description, problem.data, str(problem.batch_size), str(problem.epochs))
+        data = "own" if problem.data == problem.name else problem.data  # no room for a long name twice
+        table.add_row(problem.name, problem.description, data, str(problem.batch_size), str(problem.epochs))
     return table
