@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from .core.backward import Pass
 from .core.capture import Capture, Mode
 from .core.terminal import Factor
 from .linalg.symmetric import Tally
 from .seats import Seat
-
-REENTRANT = "use_reentrant=True"
-"""Words by which torch's refusal of passes for some inputs only is known."""
 
 
 def smallest(seats: Sequence[Seat], captured: Container[nn.Module]) -> list[Tensor]:
@@ -27,33 +26,18 @@ def send_columns(capture: Capture, factor: Factor, output: Tensor, targets: Sequ
     """Pull the columns of the terminal factor back through the graph. ValueError where the graph does not allow it."""
     sweep = capture.sweep_of(output)
     for j, column in enumerate(factor.columns):
-        capture.column = j
-        with capture.during(Mode.COLUMN, targets):
-            if not sent(output, targets, column):
-                raise ValueError(
-                    "A terminal factor of rank above one cannot pass a checkpoint(..., use_reentrant=True); "
-                    "checkpoint with use_reentrant=False, or choose terminal='true-vs-rest'."
-                )
+        Pass(capture, Mode.COLUMN, j, targets).send([output], [column])
     sweep.core, sweep.coordinates, sweep.rank = factor.core, factor.coordinates, len(factor.columns)
 
 
 def send_draw(capture: Capture, u: Tensor, output: GradientEdge, targets: Sequence[Tensor], tally: Tally) -> None:
     """Send a cotangent at drawn labels down the graph; where that is not allowed the loss's own serves, counted."""
-    with capture.during(Mode.DRAW, targets):
-        if not sent(output, targets, u):
-            tally["draws refused by a checkpoint"] += 1
-            capture.drop_draws()
+    refused = partial(count_refusal, tally)
+    Pass(capture, Mode.DRAW, 0, targets, refused).send([output], [u])
 
 
-def sent(output: Tensor | GradientEdge, targets: Sequence[Tensor], u: Tensor) -> bool:
-    """One more backward pass that leaves the graph as it is; False where a reentrant checkpoint refuses it."""
-    try:
-        torch.autograd.grad(output, list(targets), u, retain_graph=True, allow_unused=True)
-    except RuntimeError as error:
-        if REENTRANT in str(error):
-            return False
-        raise
-    return True
+def count_refusal(tally: Tally) -> None:
+    tally["draws refused by a checkpoint"] += 1
 
 
 def require_graph(capture: Capture, loss: Tensor, output: Tensor) -> None:

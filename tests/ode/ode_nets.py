@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -82,14 +80,6 @@ def parameter_jacobian(field: nn.Module, x: Tensor, t1: float) -> Tensor:
 
     parts = jacrev(end)({name: p.detach() for name, p in θ.items()})
     return torch.cat([parts[name].flatten(2) for name in θ], dim=2)
-
-
-@contextmanager
-def gradients_kept(module: nn.Module) -> Iterator[None]:
-    """Begin without gradients, and leave none."""
-    module.zero_grad()
-    yield
-    module.zero_grad()
 
 
 def gradients(module: nn.Module) -> list[Tensor]:

@@ -9,19 +9,24 @@ sent from here may run in the threads of its devices.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from .trajectory import Call
 
 if TYPE_CHECKING:
     from .arrivals import Mode
     from .capture import Capture
+
+REENTRANT = "use_reentrant=True"
+"""Words by which torch's refusal of passes for some inputs only is known."""
 
 _here, _everywhere = threading.local(), SimpleNamespace()
 
@@ -32,18 +37,43 @@ class Pass:
 
     capture: that sends it, and for whom.  mode: what it carries.  column: number of its column of the terminal factor.
     targets: what it asks for, so that it reaches all players.
+    refused: told when a checkpoint does not let draws pass, for which the loss's own gradient then serves.
     """
 
     capture: Capture
     mode: Mode
     column: int = 0
     targets: Sequence[Tensor] = ()
+    refused: Callable[[], None] = field(default=lambda: None)
+
+    def send(self, roots: Sequence[Tensor] | Sequence[GradientEdge], u: Sequence[Tensor]) -> None:
+        """Send cotangents down the graph, which stays as it is.
+
+        Raises ValueError where a reentrant checkpoint does not let a column pass; draws are dropped there.
+        """
+        try:
+            with self.again():
+                torch.autograd.grad(roots, list(self.targets), list(u), retain_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            if REENTRANT not in str(error):
+                raise
+            if not self.draws:
+                raise ValueError(
+                    "A terminal factor of rank above one cannot pass a checkpoint(..., use_reentrant=True); "
+                    "checkpoint with use_reentrant=False, or choose terminal='true-vs-rest'."
+                ) from error
+            self.refused()
+            self.capture.drop_draws()
+
+    @property
+    def draws(self) -> bool:
+        return self.mode.value == "draw"
 
     @contextmanager
     def again(self) -> Iterator[None]:
         """Gradients that arrive inside belong to this pass."""
         self.capture.column = self.column
-        with self.capture.during(self.mode, self.targets):
+        with self.capture.during(self.mode, self):
             yield
 
 

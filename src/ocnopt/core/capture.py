@@ -9,7 +9,7 @@ deep copy of the model (an average, a checkpoint) does not go on capturing.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -134,11 +134,11 @@ class Capture:
         return self.enabled and (self.keep != 0 or self.rows > 0) and self.mode is not Mode.OFF and self.model.training
 
     @contextmanager
-    def during(self, mode: Mode, targets: Sequence[Tensor] = ()) -> Iterator[None]:
-        """Gradients that arrive inside belong to ``mode``; targets: what a pass inside asks for."""
+    def during(self, mode: Mode, one: backward.Pass | None = None) -> Iterator[None]:
+        """Gradients that arrive inside belong to ``mode``, and to this pass where there is one."""
         before, self.mode = self.mode, mode
         try:
-            with backward.under_way(backward.Pass(self, mode, self.column, targets)):
+            with backward.under_way(one or backward.Pass(self, mode)):
                 yield
         finally:
             self.mode = before
@@ -202,7 +202,7 @@ class Capture:
         slot = self.slots[module]
         calls = (self.calls if held is None else held.of(self)).setdefault(module, [])
         if call.home is not calls:
-            calls.append(self.trimmed(call, slot) if call.home is None else call)
+            calls.append(self.trimmed(call, slot) if call.home is None else call.emptied())
             call.home = calls
             self.reached[call.sweep] = self.sweeps[call.sweep] = sweep
         leaves = self.leaves_of(call)

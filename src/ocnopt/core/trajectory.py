@@ -74,6 +74,11 @@ class Call:
         like = next(leaf for column in self.columns for leaf in column if leaf is not None)
         return torch.stack([joined(column, self.sizes, like) for column in self.columns])
 
+    def emptied(self) -> Call:
+        """The call as before anything came back: a kept graph gives it all again to a trajectory that begins anew."""
+        self.leaves, self.columns, self.draws = [], [], []
+        return self
+
     def weigh(self, weight: float) -> None:
         """Let all that came back count ``weight`` times."""
         self.leaves, self.draws = times(self.leaves, weight), times(self.draws, weight)

@@ -148,5 +148,4 @@ def send(edges: Sequence[Any], solved: Joint, passes: Sequence[Pass]) -> None:
     inner = [j for j, (node, _) in enumerate(edges) if node is not None and not hasattr(node, "variable")]
     for one, Y in zip(passes, solved.columns, strict=True) if inner else ():
         roots = [GradientEdge(*edges[j]) for j in inner]
-        with one.again():
-            torch.autograd.grad(roots, one.targets, [Y[j] for j in inner], retain_graph=True, allow_unused=True)
+        one.send(roots, [Y[j] for j in inner])
