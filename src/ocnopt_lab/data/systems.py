@@ -109,7 +109,7 @@ def _around_cycle(rng: np.random.Generator) -> States:
 SYSTEMS = {
     system.name: system
     for system in (
-        System("spiral", spiral, _on_ring, starts=4, end=25.0, times=1000, window=10, stride=4),
+        System("spiral", spiral, _on_ring, starts=8, end=25.0, times=251, window=10, stride=2),
         System("lotka-volterra", lotka_volterra, _herds, starts=8, end=20.0, times=201, window=10, stride=2),
         System("van-der-pol", van_der_pol, _around_cycle, starts=8, end=15.0, times=151, window=10, stride=2),
     )

@@ -36,7 +36,7 @@ def _uci(name: str, batch_size: int, epochs: int) -> Problem:
 def _function(function: Function, suffix: str) -> Problem:
     name, description = f"function-{function.name}{suffix}", "4 dense layers, tanh, width 32"
     batch_size = max(20, function.samples // 10)
-    return Problem(name, description, name, fully_connected(32, layers=4), batch_size, 200, _TARGETS)
+    return Problem(name, description, name, fully_connected(32, layers=4), batch_size, 600, _TARGETS)
 
 
 _MNIST = autoencoder((1000, 500, 250, 30), nn.Sigmoid)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from ocnopt_lab.problems.rollout import Field, Rollout
 from ocnopt_lab.tasks import Trajectories
 
 _STATES = Recipe(Trajectories(), unchanged)
+_DRAWN = 1001  # times in a picture: enough for smooth lines
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,11 @@ class TrajectoryPicture:
         from ocnopt_lab.runs import trajectories  # matplotlib: not for those who only look at the table
 
         assert isinstance(model, Rollout)
-        _, truth = self.system.trajectories(0)
-        starts, grid = torch.from_numpy(truth[:, 0]).float(), torch.from_numpy(self.system.grid).float()
+        system = replace(self.system, times=_DRAWN)
+        _, truth = system.trajectories(0)
+        starts, grid = torch.from_numpy(truth[:, 0]).float(), torch.from_numpy(system.grid).float()
         fitted = model.along(starts, grid).double().numpy()
-        trajectories.draw(folder, title, self.system.grid, truth, fitted)
+        trajectories.draw(folder, title, system.grid, truth, fitted)
 
 
 def _rollout(system: System, hidden: tuple[int, ...], power: int) -> Factory:
