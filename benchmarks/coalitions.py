@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from runner import Run
 from scipy.stats import bootstrap
 from study import Study
-from tables import Result, at_once, by_method, machines, number
+from tables import Result, at_once, by_method, cell, heading, machines, number
 
 from ocnopt_lab.errors import writing
 from ocnopt_lab.runs import folder
@@ -52,7 +52,6 @@ COLOURS = {
     "cooperative-bandit": "#8B1A1A",
 }
 
-_HEADER = "| method | training loss | at equal seconds | test accuracy, % | seconds | ms/step | diverged |"
 _RULE = "|---|---:|---:|---:|---:|---:|---:|"
 
 
@@ -95,20 +94,21 @@ class Coalitions(Study):
 def table(methods: dict[str, list[Result]], runs: Sequence[Run]) -> str:
     """One line per method."""
     seconds = min(median(result.seconds for result in results) for results in methods.values())
-    lines = []
+    lines, measure = [], next(iter(methods.values()))[0].measure
     for name, results in methods.items():
         then = [loss_at(run, seconds) for run in runs if run.method == name and run.summary() is not None]
         cells = [
             name,
             number(median(result.train_loss for result in results)),
             number(median(then)),
-            f"{100 * median(result.test_accuracy for result in results):.2f}",
+            cell(measure, median(result.test_score for result in results)),
             f"{median(result.seconds for result in results):.0f}",
             f"{1000 * median(result.seconds_per_step for result in results):.1f}",
             f"{sum(result.diverged for result in results)} of {len(results)}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([_HEADER, _RULE, *lines])
+    header = f"| method | training loss | at equal seconds | {heading(measure)} | seconds | ms/step | diverged |"
+    return "\n".join([header, _RULE, *lines])
 
 
 def loss_at(run: Run, seconds: float) -> float:

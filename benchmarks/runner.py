@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ocnopt_lab import problems
 from ocnopt_lab.errors import FAILED, INTERRUPTED, LabError, writing
 from ocnopt_lab.runs import checkpoint, folder
 from ocnopt_lab.runs.interrupt import Interrupt
@@ -168,7 +169,9 @@ def _line(run: Run, summary: dict[str, Any] | None) -> str:
     if summary is None:
         return f"{run.path.name}: no summary, see {run.log}"
     loss = "not finite" if summary["train_loss"] is None else f"{summary['train_loss']:.4f}"
-    return f"{run.path.name}: loss {loss}, test {summary['test_accuracy']:.2%}, {summary['seconds']:.0f} s"
+    measure = problems.get(run.problem).task.measure
+    score = f"{measure.label} {measure.text(summary[measure.column])}"
+    return f"{run.path.name}: loss {loss}, {score}, {summary['seconds']:.0f} s"
 
 
 def _state(left: float | None, running: Iterable[Run]) -> str:

@@ -5,29 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from statistics import median
 from typing import Any
 
 from runner import Run
 
+from ocnopt_lab import problems
+from ocnopt_lab.tasks import Classification, Measure
+
 OURS = "ocnopt"
-_HEADER = "| method | training loss | median | test accuracy, % | median | seconds | ms/step | diverged |"
+ACCURACY = Classification.measure
 _RULE = "|---|---|---:|---|---:|---:|---:|---:|"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the tables need of one run; the loss of a diverged run is infinite."""
+    """What the tables need of one run; the loss of a diverged run is infinite. `test_score` is that of the measure."""
 
     problem: str
     method: str
     seed: int
     train_loss: float
-    test_accuracy: float
+    test_score: float
     seconds: float
     seconds_per_step: float
     diverged: bool
     environment: dict[str, Any]
+    measure: Measure = ACCURACY
 
 
 def results_of(runs: Sequence[Run]) -> list[Result]:
@@ -39,16 +44,19 @@ def results_of(runs: Sequence[Run]) -> list[Result]:
 def _result(run: Run, summary: dict[str, Any]) -> Result:
     loss = summary["train_loss"]
     diverged = summary["status"] == "diverged" or loss is None
+    measure = problems.get(run.problem).task.measure
+    score = summary[measure.column]
     return Result(
         problem=run.problem,
         method=run.method,
         seed=run.seed,
         train_loss=math.inf if diverged else loss,
-        test_accuracy=summary["test_accuracy"],
+        test_score=measure.worst if score is None else score,
         seconds=summary["seconds"],
         seconds_per_step=summary["seconds_per_step"],
         diverged=diverged,
         environment=summary["environment"],
+        measure=measure,
     )
 
 
@@ -68,18 +76,30 @@ def by_method(results: Sequence[Result], problem: str) -> dict[str, list[Result]
 
 
 def _table(methods: dict[str, list[Result]]) -> str:
-    return "\n".join([_HEADER, _RULE, *(_line(name, runs) for name, runs in methods.items())])
+    measure = next(iter(methods.values()))[0].measure
+    header = f"| method | training loss | median | {heading(measure)} | median | seconds | ms/step | diverged |"
+    return "\n".join([header, _RULE, *(_line(name, runs) for name, runs in methods.items())])
+
+
+def heading(measure: Measure) -> str:
+    """The measure above a column, with the unit that `cell` leaves out."""
+    return f"{measure.label}, %" if measure.format.endswith("%") else measure.label
+
+
+def cell(measure: Measure, value: float) -> str:
+    """A score without its unit."""
+    return measure.text(value).removesuffix("%").replace("not finite", "∞")
 
 
 def _line(name: str, runs: list[Result]) -> str:
     losses = [run.train_loss for run in runs]
-    accuracies = [100 * run.test_accuracy for run in runs]
+    scores, measure = [run.test_score for run in runs], runs[0].measure
     cells = [
         name,
         " ".join(map(number, losses)),
         number(median(losses)),
-        " ".join(f"{x:.2f}" for x in accuracies),
-        f"{median(accuracies):.2f}",
+        " ".join(cell(measure, score) for score in scores),
+        cell(measure, median(scores)),
         f"{median(run.seconds for run in runs):.0f}",
         f"{1000 * median(run.seconds_per_step for run in runs):.2f}",
         f"{sum(run.diverged for run in runs)}",
@@ -93,22 +113,23 @@ def number(loss: float) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Medians over the seeds: OCNOpt's against the lowest loss and the highest accuracy of any of Adam's rates."""
+    """Medians over the seeds: OCNOpt's against the lowest loss and the best test score of any of Adam's rates."""
 
     problem: str
     loss: float
     rival_loss: float
     rival: str
-    accuracy: float
-    rival_accuracy: float
+    score: float
+    rival_score: float
+    measure: Measure = ACCURACY
 
     @property
     def loss_below(self) -> bool:
         return self.loss < self.rival_loss
 
     @property
-    def accuracy_not_worse(self) -> bool:
-        return self.accuracy >= self.rival_accuracy
+    def score_not_worse(self) -> bool:
+        return self.measure.best(self.score, self.rival_score) == self.score
 
 
 def verdict(results: Sequence[Result], problem: str, seeds: int) -> Verdict | None:
@@ -117,11 +138,12 @@ def verdict(results: Sequence[Result], problem: str, seeds: int) -> Verdict | No
     if OURS not in methods or len(methods) < 2 or any(len(runs) < seeds for runs in methods.values()):
         return None
     losses = {name: median(run.train_loss for run in runs) for name, runs in methods.items()}
-    accuracies = {name: median(run.test_accuracy for run in runs) for name, runs in methods.items()}
+    scores = {name: median(run.test_score for run in runs) for name, runs in methods.items()}
+    measure = methods[OURS][0].measure
     rivals = [name for name in methods if name != OURS]
     best = min(rivals, key=losses.__getitem__)
-    highest = max(accuracies[name] for name in rivals)
-    return Verdict(problem, losses[OURS], losses[best], best, accuracies[OURS], highest)
+    rival_score = reduce(measure.best, (scores[name] for name in rivals))
+    return Verdict(problem, losses[OURS], losses[best], best, scores[OURS], rival_score, measure)
 
 
 def _verdict(results: Sequence[Result], problem: str, seeds: int) -> str:
@@ -129,18 +151,20 @@ def _verdict(results: Sequence[Result], problem: str, seeds: int) -> str:
     if found is None:
         return "Not all runs are there yet."
     below = "below" if found.loss_below else "not below"
-    worse = "not worse" if found.accuracy_not_worse else "worse"
+    worse, measure = "not worse" if found.score_not_worse else "worse", found.measure
+    best = "highest" if measure.best is max else "lowest"
     return (
         f"Medians over {_many(seeds, 'seed')}: OCNOpt's training loss is **{below}** that of the best Adam "
-        f"({number(found.loss)} against {number(found.rival_loss)}, {found.rival}), its test accuracy is **{worse}** "
-        f"than the highest of any of Adam's rates ({found.accuracy:.2%} against {found.rival_accuracy:.2%})."
+        f"({number(found.loss)} against {number(found.rival_loss)}, {found.rival}), its {measure.label} is "
+        f"**{worse}** than the {best} of any of Adam's rates ({measure.text(found.score)} against "
+        f"{measure.text(found.rival_score)})."
     )
 
 
 def circumstances(results: Sequence[Result], jobs: int) -> str:
     """What was measured how, and on which machine."""
     note = (
-        "Training loss and test accuracy are taken over the whole sets after the last epoch, the seeds in order. "
+        "Training losses and test scores are taken over the whole sets after the last epoch, the seeds in order. "
         "Seconds are those spent in training steps, medians over the seeds, "
         f"{at_once(jobs)}. All rates fall linearly to zero."
     )
@@ -170,5 +194,10 @@ def to_json(results: Sequence[Result], seeds: int, command: str) -> dict[str, An
     """All numbers and the verdicts."""
     names = dict.fromkeys(result.problem for result in results)
     found = [answer for name in names if (answer := verdict(results, name, seeds))]
-    told = [{**asdict(x), "loss_below": x.loss_below, "accuracy_not_worse": x.accuracy_not_worse} for x in found]
-    return {"command": command, "runs": [asdict(result) for result in results], "verdicts": told}
+    told = [{**_plain(x), "loss_below": x.loss_below, "score_not_worse": x.score_not_worse} for x in found]
+    return {"command": command, "runs": [_plain(result) for result in results], "verdicts": told}
+
+
+def _plain(record: Result | Verdict) -> dict[str, Any]:
+    """For JSON; the measure by its words."""
+    return {**asdict(record), "measure": record.measure.label}

@@ -36,8 +36,8 @@ def results(ours: list[tuple[float, float]], *rivals: list[tuple[float, float]])
 def test_verdict_compares_medians_with_the_best_of_each_kind() -> None:
     """The lowest loss and the highest accuracy may come from different rates."""
     found = verdict(results([(0.3, 0.9)] * 3, [(0.4, 0.8)] * 3, [(0.5, 0.95)] * 3), "p", 3)
-    assert found is not None and found.loss_below and not found.accuracy_not_worse
-    assert (found.rival, found.rival_loss, found.rival_accuracy) == ("adam-0", 0.4, 0.95)
+    assert found is not None and found.loss_below and not found.score_not_worse
+    assert (found.rival, found.rival_loss, found.rival_score) == ("adam-0", 0.4, 0.95)
 
 
 def test_a_diverged_run_counts_as_failure() -> None:

@@ -17,10 +17,11 @@ from ocnopt import OCNOpt, curvature
 from ocnopt.core import acceptance, search, terminal
 from ocnopt.game import kinds
 from ocnopt.options import ROLLOUTS, SEARCHES, TERMINALS, VALUES
-from ocnopt_lab.runs import folder
+from ocnopt_lab.problems import GROUPS, PROBLEMS
+from ocnopt_lab.runs import folder, trajectories
 
-OPTIONS, TROUBLE, RUNS, HOW = (
-    ROOT / "docs" / name for name in ("options.md", "troubleshooting.md", "runs.md", "how-it-works.md")
+OPTIONS, TROUBLE, RUNS, HOW, PAGE = (
+    ROOT / "docs" / name for name in ("options.md", "troubleshooting.md", "runs.md", "how-it-works.md", "problems.md")
 )
 CLASSES = {
     **{kind.__name__: kind for kind in curvature.TABLE.values()},
@@ -142,7 +143,25 @@ def test_counts_are_those_of_the_code() -> None:
 def test_files_of_a_run_are_listed() -> None:
     listed = {name for row in under(RUNS, "The run folder").rows for name in code(row[0])}
     assert {folder.CONFIG, folder.METRICS, folder.SUMMARY, folder.CURVES} <= listed
-    assert {folder.ALIGNMENTS, folder.ALIGNMENTS_PICTURE} <= listed
+    assert {folder.ALIGNMENTS, folder.ALIGNMENTS_PICTURE, trajectories.NAME} <= listed
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_problems_are_those_of_the_code(group: str) -> None:
+    """Every problem of a group, with its network, data, batch size and epochs."""
+    found = [(code(name)[0], *cells) for name, *cells in under(PAGE, group).rows]
+    known = [(p.name, p.description, f"`{p.data}`", f"{p.batch_size}", f"{p.epochs}") for p in GROUPS[group]]
+    assert found == known
+
+
+def test_scores_are_those_of_the_tasks() -> None:
+    listed = {code(row[0])[0]: set(code(row[2])) for row in under(RUNS, "Scores").rows}
+    tasks = {problem.task for problem in PROBLEMS.values()}
+    known = {
+        task.name: {f"{part}_{key}" for part in ("train", "test") for key in task.scores(0.0, 0.0) if key != "loss"}
+        for task in tasks
+    }
+    assert listed == known
 
 
 def test_reasons_of_a_step_are_those_of_the_code() -> None:

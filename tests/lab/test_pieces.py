@@ -16,6 +16,7 @@ from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.evaluate import evaluate
 from ocnopt_lab.runs.memory import StepMemory
 from ocnopt_lab.runs.session import build_trainer
+from ocnopt_lab.tasks import Classification
 
 
 @pytest.mark.parametrize("problem", [p for p in PROBLEMS.values() if p.name.endswith("fcn")], ids=lambda p: p.name)
@@ -37,11 +38,11 @@ def test_convolutional_networks(name: str, in_shape: tuple[int, ...], convolutio
 def test_evaluation_in_chunks_equals_evaluation_at_once() -> None:
     torch.manual_seed(0)
     model, x, y = nn.Sequential(nn.Linear(4, 3), nn.Dropout()), torch.randn(600, 4), torch.randint(3, (600,))
-    score = evaluate(model, cross_entropy, x, y)
+    score = evaluate(model, Classification(), x, y)
     assert model.training
     model.eval()
-    assert score.loss == pytest.approx(cross_entropy(model(x), y).item(), rel=1e-6)
-    assert score.accuracy == pytest.approx((model(x).argmax(1) == y).float().mean().item())
+    assert score["loss"] == pytest.approx(cross_entropy(model(x), y).item(), rel=1e-6)
+    assert score["accuracy"] == pytest.approx((model(x).argmax(1) == y).float().mean().item())
 
 
 def test_the_linear_schedule_ends_at_zero() -> None:

@@ -29,7 +29,7 @@ LABELS = np.arange(20) % 10
 def test_digits_and_wine_are_split_alike_every_time() -> None:
     for name, classes, samples in (("digits", 10, 1797), ("wine", 3, 178)):
         one, two = data.load(name), data.load(name)
-        assert torch.equal(one.x_test, two.x_test) and one.classes == classes
+        assert torch.equal(one.x_test, two.x_test) and one.outputs == classes
         assert len(one.y_test) == math.ceil(0.2 * samples) and len(one.y_train) + len(one.y_test) == samples
         shares = [torch.bincount(y) / len(y) for y in (one.y_train, one.y_test)]
         torch.testing.assert_close(*shares, atol=0.02, rtol=0)

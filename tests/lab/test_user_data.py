@@ -19,7 +19,7 @@ def test_features_are_standardised_by_the_training_set(npz: Path, arrays) -> Non
     loaded = data.load("digits", file=npz)
     mean, deviation = arrays["x_train"].mean(0), arrays["x_train"].std(0)
     torch.testing.assert_close(loaded.x_test, torch.tensor((arrays["x_test"] - mean) / deviation).float())
-    assert (loaded.classes, loaded.in_shape) == (3, (6,))
+    assert (loaded.outputs, loaded.in_shape) == (3, (6,))
 
 
 def test_a_constant_feature_becomes_zero(tmp_path: Path, arrays) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ocnopt_lab import problems
 from ocnopt_lab.errors import FAILED, INTERRUPTED, LabError
 from ocnopt_lab.optimizers import OptimizerConfig
 from ocnopt_lab.runs import curves, folder
@@ -68,9 +69,10 @@ class Demo:
 
     def _report(self, console: Console, out: Path) -> None:
         paths = [out / config.label for config in _CONTENDERS.values()]
+        task = problems.get(_PROBLEM).task
         summaries: list[Row] = [json.loads((path / folder.SUMMARY).read_text()) for path in paths]
-        curves.draw(out / folder.CURVES, f"5-layer tanh network on digits, seed {self.seed}", _curves(paths))
-        console.print(table(f"{_PROBLEM}, seed {self.seed}", summaries, list(_CONTENDERS)))
+        curves.draw(out / folder.CURVES, f"5-layer tanh network on digits, seed {self.seed}", _curves(paths), task)
+        console.print(table(f"{_PROBLEM}, seed {self.seed}", task.measure, summaries, list(_CONTENDERS)))
         console.print(f"Curves: {out / folder.CURVES}", soft_wrap=True, highlight=False)
         console.print(f"Run folder: {out}", soft_wrap=True, highlight=False)
 

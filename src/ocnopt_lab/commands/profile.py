@@ -78,7 +78,7 @@ class Profile:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         problem = problems.get(self.problem)
-        dataset = data.load(problem.data, data_dir=self.data_dir)
+        dataset = data.load(problem.data, data_dir=self.data_dir, recipe=problem.recipe)
         trainers = {name: Trainer(config, problem, dataset) for name, config in configs.items()}
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("time", total=self.rounds)

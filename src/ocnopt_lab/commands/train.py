@@ -37,8 +37,10 @@ class Train:
     """Run folder. Left out: runs/<problem>-<optimizer>-<seed>-<time>."""
     data: Path | None = None
     """Your own arrays: an npz file with x_train, y_train, x_test, y_test."""
+    split: int = 0
+    """Number of a published split, or seed of data that are made or split on the spot; see the page on data."""
     data_dir: Path | None = None
-    """Folder with mnist.npz, fashion_mnist.npz or CIFAR-10. Left out: OCNOPT_DATA, then the download cache."""
+    """Folder with mnist.npz, uci_regression.npz and the like. Left out: OCNOPT_DATA, then the download cache."""
     threads: int | None = None
     """Threads of torch. Left out: torch's own choice."""
     eval_samples: int | None = None
@@ -81,12 +83,14 @@ class Train:
             data=_absolute(self.data),
             data_dir=_absolute(self.data_dir),
             threads=self.threads,
+            split=self.split,
             eval_samples=self.eval_samples,
-            train_samples=self.train_samples,
+            train_samples=problem.train_samples if self.train_samples is None else self.train_samples,
         )
 
     def _close(self, console: Console, path: Path, summary: Row) -> None:
-        console.print(table(f"{summary['problem']}, seed {summary['seed']}", [summary]))
+        measure = problems.get(summary["problem"]).task.measure
+        console.print(table(f"{summary['problem']}, seed {summary['seed']}", measure, [summary]))
         console.print(f"Curves: {path / folder.CURVES}", soft_wrap=True, highlight=False)
         console.print(f"Run folder: {path}", soft_wrap=True, highlight=False)
 

@@ -11,8 +11,8 @@ import pooch
 import requests
 from numpy.typing import NDArray
 
+from ocnopt_lab.arrays import Arrays
 from ocnopt_lab.data import cache
-from ocnopt_lab.data.dataset import Arrays
 from ocnopt_lab.errors import FAILED, LabError
 
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"

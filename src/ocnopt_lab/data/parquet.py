@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
+from ocnopt_lab.arrays import Arrays
 from ocnopt_lab.data import cache, npz
-from ocnopt_lab.data.dataset import Arrays
 from ocnopt_lab.errors import LabError
 
 # Where a split's files lie below the data folder: this project's names, then the Hugging Face layout.

@@ -1,8 +1,8 @@
-"""The networks of the DDPNOpt experiments, built for a given input shape and number of classes."""
+"""Fully connected and convolutional networks, built for a given input shape and number of outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 
@@ -19,20 +19,34 @@ _CHANNELS = 32
 def fully_connected(hidden: int, layers: int = 5) -> Factory:
     """`layers` linear layers with tanh between them, `hidden` units wide."""
 
-    def build(in_shape: Shape, classes: int) -> nn.Module:
-        widths = [prod(in_shape), *[hidden] * (layers - 1), classes]
-        modules: list[nn.Module] = [nn.Flatten()]
-        for fan_in, fan_out in pairwise(widths):
-            modules += [nn.Linear(fan_in, fan_out), nn.Tanh()]
-        return nn.Sequential(*modules[:-1])
+    def build(in_shape: Shape, outputs: int) -> nn.Module:
+        widths = [prod(in_shape), *[hidden] * (layers - 1), outputs]
+        return nn.Sequential(nn.Flatten(), *_dense(widths, nn.Tanh))
 
     return build
+
+
+def autoencoder(widths: tuple[int, ...], activation: type[nn.Module]) -> Factory:
+    """Dense layers through `widths` to the last of them, the code, and back in mirror image; code and output linear."""
+
+    def build(in_shape: Shape, outputs: int) -> nn.Module:
+        encoder = [prod(in_shape), *widths]
+        decoder = [*reversed(widths), outputs]
+        return nn.Sequential(nn.Flatten(), *_dense(encoder, activation), *_dense(decoder, activation))
+
+    return build
+
+
+def _dense(widths: Sequence[int], activation: type[nn.Module]) -> list[nn.Module]:
+    """Linear layers with activations between them and none at the end."""
+    pairs = [(nn.Linear(fan_in, fan_out), activation()) for fan_in, fan_out in pairwise(widths)]
+    return [module for pair in pairs for module in pair][:-1]
 
 
 def convolutional(pools: tuple[bool, ...], dense: int) -> Factory:
     """3x3 convolutions of 32 channels with ReLU, a 2x2 max-pool after those where `pools` says so, two dense layers."""
 
-    def build(in_shape: Shape, classes: int) -> nn.Module:
+    def build(in_shape: Shape, outputs: int) -> nn.Module:
         channels, height, width = image_shape(in_shape, 2 ** sum(pools))
         modules: list[nn.Module] = []
         for pool in pools:
@@ -42,7 +56,7 @@ def convolutional(pools: tuple[bool, ...], dense: int) -> Factory:
                 modules.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2
         features = _CHANNELS * height * width
-        return nn.Sequential(*modules, nn.Flatten(), nn.Linear(features, dense), nn.ReLU(), nn.Linear(dense, classes))
+        return nn.Sequential(*modules, nn.Flatten(), nn.Linear(features, dense), nn.ReLU(), nn.Linear(dense, outputs))
 
     return build
 

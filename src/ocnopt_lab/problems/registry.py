@@ -1,50 +1,23 @@
-"""The table of problems; a new problem is one entry."""
+"""The table of problems; a new problem is one entry in the table of its kind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-
 from ocnopt_lab.errors import LabError
-from ocnopt_lab.problems.networks import Factory, convolutional, fully_connected
-from ocnopt_lab.problems.residual import inception, residual
+from ocnopt_lab.problems.classifiers import CLASSIFIERS
+from ocnopt_lab.problems.flows import FLOWS
+from ocnopt_lab.problems.ode_classifiers import ODE_CLASSIFIERS
+from ocnopt_lab.problems.problem import Problem
+from ocnopt_lab.problems.regressions import REGRESSIONS
+from ocnopt_lab.problems.trajectories import TRAJECTORIES
 
-_IMAGE_CNN = convolutional(pools=(True, True, True), dense=64)
-_CIFAR_CNN = convolutional(pools=(False, True, False, True), dense=128)
-_RESNET = residual(stem=8, widths=(16, 32, 64))
-_INCEPTION = inception(stem=16, widths=(8, 16))
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is trained on what; `model` takes the shape of one input and the number of classes."""
-
-    name: str
-    description: str
-    data: str
-    model: Factory
-    batch_size: int
-    epochs: int
-    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
-
-
-PROBLEMS = {
-    problem.name: problem
-    for problem in (
-        Problem("digits-fcn", "5 dense layers, tanh, width 32", "digits", fully_connected(32), 32, 30),
-        Problem("wine-fcn", "5 dense layers, tanh, width 10", "wine", fully_connected(10), 8, 30),
-        Problem("mnist-fcn", "5 dense layers, tanh, width 32", "mnist", fully_connected(32), 32, 3),
-        Problem("mnist-cnn", "3 convolutions, 2 dense layers, ReLU", "mnist", _IMAGE_CNN, 128, 3),
-        Problem("fashion-mnist-fcn", "5 dense layers, tanh, width 32", "fashion_mnist", fully_connected(32), 32, 3),
-        Problem("fashion-mnist-cnn", "3 convolutions, 2 dense layers, ReLU", "fashion_mnist", _IMAGE_CNN, 128, 3),
-        Problem("cifar10-cnn", "4 convolutions, 2 dense layers, ReLU", "cifar10", _CIFAR_CNN, 128, 3),
-        Problem("resnet-small", "3 residual blocks with 1x1 shortcuts, batch norm", "fashion_mnist", _RESNET, 128, 3),
-        Problem("inception-small", "2 inception modules, 4 branches, batch norm", "fashion_mnist", _INCEPTION, 128, 3),
-    )
+GROUPS = {
+    "Classification": CLASSIFIERS,
+    "Regression and reconstruction": REGRESSIONS,
+    "Trajectories of dynamical systems": TRAJECTORIES,
+    "Classification with Neural ODEs": ODE_CLASSIFIERS,
+    "Densities": FLOWS,
 }
+PROBLEMS = {problem.name: problem for group in GROUPS.values() for problem in group}
 
 
 def get(name: str) -> Problem:

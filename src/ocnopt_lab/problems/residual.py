@@ -44,12 +44,12 @@ class Inception(nn.Module):
 def residual(stem: int, widths: tuple[int, ...]) -> Factory:
     """A 3x3 stem of `stem` channels, a block for each of `widths`, global average pool, one dense layer."""
 
-    def build(in_shape: Shape, classes: int) -> nn.Module:
+    def build(in_shape: Shape, outputs: int) -> nn.Module:
         channels, _, _ = image_shape(in_shape, 2)
         parts = OrderedDict[str, nn.Module](stem=convolution(channels, stem, 3))
         for j, (fan_in, width) in enumerate(pairwise((stem, *widths)), start=1):
             parts[f"block{j}"] = BasicBlock(fan_in, width)
-        return nn.Sequential(parts | {"head": head(widths[-1], classes)})
+        return nn.Sequential(parts | {"head": head(widths[-1], outputs)})
 
     return build
 
@@ -58,7 +58,7 @@ def inception(stem: int, widths: tuple[int, ...]) -> Factory:
     """A 3x3 stem of stride 2 with `stem` channels, then for each of `widths` a module with four times as many channels,
     2x2 max-pools between the modules, global average pool, one dense layer."""
 
-    def build(in_shape: Shape, classes: int) -> nn.Module:
+    def build(in_shape: Shape, outputs: int) -> nn.Module:
         channels, _, _ = image_shape(in_shape, 2 ** len(widths))
         fans = (stem, *(4 * width for width in widths))
         parts = OrderedDict[str, nn.Module](stem=convolution(channels, stem, 3, stride=2))
@@ -66,7 +66,7 @@ def inception(stem: int, widths: tuple[int, ...]) -> Factory:
             if j > 1:
                 parts[f"pool{j}"] = nn.MaxPool2d(2)
             parts[f"inception{j}"] = Inception(fan_in, width)
-        return nn.Sequential(parts | {"head": head(fans[-1], classes)})
+        return nn.Sequential(parts | {"head": head(fans[-1], outputs)})
 
     return build
 
@@ -77,5 +77,5 @@ def convolution(fan_in: int, width: int, size: int, stride: int = 1) -> nn.Seque
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
-def head(width: int, classes: int) -> nn.Sequential:
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
+def head(width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, outputs))

@@ -48,8 +48,8 @@ def _measure_here(config: RunConfig, steps: int) -> Memory:
 def _plain_pass(trainer: Trainer) -> None:
     """One forward and backward pass of a second model: what torch allocates at first use is no variant's cost."""
     data, size = trainer.data, trainer.config.batch_size
-    model = trainer.problem.model(data.in_shape, data.classes)
-    trainer.problem.loss(model(data.x_train[:size]), data.y_train[:size]).backward()
+    model = trainer.problem.model(data.in_shape, data.outputs)
+    trainer.task.loss(model(data.x_train[:size]), data.y_train[:size]).backward()
 
 
 if __name__ == "__main__":

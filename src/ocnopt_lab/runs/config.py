@@ -25,12 +25,15 @@ class RunConfig:
     threads: int | None = None
     eval_samples: int | None = None
     train_samples: int | None = None
+    split: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "threads", "eval_samples", "train_samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise LabError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+        if self.split < 0:
+            raise LabError(f"--split is {self.split}; splits are counted from 0.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

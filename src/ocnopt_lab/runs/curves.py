@@ -1,4 +1,4 @@
-"""Training loss and test accuracy against epochs and seconds, one line per optimizer."""
+"""Training loss and the test score of the task against epochs and seconds, one line per optimizer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from ocnopt_lab.errors import writing
 from ocnopt_lab.runs.folder import Row
+from ocnopt_lab.tasks import Measure, Task
 
 # Okabe and Ito's palette: told apart by colour-blind readers too. Rivals are cool or grey, ours are warm.
 _COLOURS = {
@@ -26,7 +27,6 @@ _COLOURS = {
     "rmsprop": "#009E73",
 }
 _X = {"epoch": "epoch", "seconds": "seconds in training steps"}
-_Y = {"train_loss": "training loss", "test_accuracy": "test accuracy"}
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,19 @@ class Curve:
     rows: Sequence[Row]
 
 
-def draw(path: Path, title: str, curves: Sequence[Curve]) -> None:
-    """Writes the picture: loss (logarithmic) above accuracy, epochs left and seconds right."""
+def draw(path: Path, title: str, curves: Sequence[Curve], task: Task) -> None:
+    """Writes the picture: training loss above test score, epochs left and seconds right."""
+    measure = task.measure
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     figure.suptitle(title, fontsize=14, fontweight="bold", x=0.01, ha="left")
     axes = figure.subplots(2, 2, sharex="col", sharey="row")
-    for line, y in zip(axes, _Y, strict=True):
+    for line, y in zip(axes, ("train_loss", measure.column), strict=True):
         for axis, x in zip(line, _X, strict=True):
             _panel(axis, x, y, curves)
-    _frame(axes)
+    _frame(axes, (task.loss_label, measure.label))
+    _scale_losses(axes[0][0], [row["train_loss"] for curve in curves for row in curve.rows])
     _scale_seconds(axes[1][1], [curve.rows[-1]["seconds"] for curve in curves])
-    _zoom_accuracy(axes[1][0], [row["test_accuracy"] for curve in curves for row in curve.rows[1:]])
+    _scale_scores(axes[1][0], measure, [row[measure.column] for curve in curves for row in curve.rows[1:]])
     # Below the panels: inside them it would hide data for one run or another.
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(curves), 5), frameon=False, fontsize=11)
@@ -71,17 +73,15 @@ def _panel(axis: Axes, x: str, y: str, curves: Sequence[Curve]) -> None:
         )
 
 
-def _frame(axes: Sequence[Sequence[Axes]]) -> None:
+def _frame(axes: Sequence[Sequence[Axes]], labels: tuple[str, str]) -> None:
     for axis in (axis for line in axes for axis in line):
         axis.grid(color="#DDDDDD", linewidth=0.7)
         axis.spines[["top", "right"]].set_visible(False)
     for axis, label in zip(axes[-1], _X.values(), strict=True):
         axis.set_xlabel(label)
-    for line, label in zip(axes, _Y.values(), strict=True):
+    for line, label in zip(axes, labels, strict=True):
         line[0].set_ylabel(label)
-    axes[0][0].set_yscale("log")
     axes[1][0].set_xlim(left=0)
-    axes[1][0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
 
 def _scale_seconds(axis: Axes, totals: Sequence[float]) -> None:
@@ -92,9 +92,24 @@ def _scale_seconds(axis: Axes, totals: Sequence[float]) -> None:
         axis.set_xlim(left=0)
 
 
-def _zoom_accuracy(axis: Axes, accuracies: Sequence[float]) -> None:
+def _scale_losses(axis: Axes, losses: Sequence[float | None]) -> None:
+    """Logarithmic, unless a loss may be negative as that of a density."""
+    if all(loss is None or loss > 0 for loss in losses):
+        axis.set_yscale("log")
+
+
+def _scale_scores(axis: Axes, measure: Measure, scores: Sequence[float | None]) -> None:
+    """A share is zoomed in on, an error is logarithmic, what may be negative is left as it is."""
+    known = sorted(score for score in scores if score is not None)
+    if measure.format.endswith("%"):
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        _zoom(axis, known)
+    elif known and known[0] > 0:
+        axis.set_yscale("log")
+
+
+def _zoom(axis: Axes, values: Sequence[float]) -> None:
     """Cuts off the climb of the first epochs: what differs is at the top."""
-    values = sorted(accuracies)
     if values:
         low, high = values[len(values) // 20], values[-1]
         margin = 0.06 * (high - low) + 0.002

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ocnopt_lab.runs.display import Display
 from ocnopt_lab.runs.folder import Metrics, Row
 from ocnopt_lab.runs.interrupt import Interrupt
 from ocnopt_lab.runs.memory import StepMemory
+from ocnopt_lab.runs.solving import solving
 from ocnopt_lab.runs.trainer import Trainer
 
 _GROUPS, _SMALLEST_GROUP = 20, 10  # rows of step metrics per epoch, and the fewest steps a row averages
@@ -47,7 +49,8 @@ def build_trainer(config: RunConfig) -> Trainer:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     problem = problems.get(config.problem)
-    dataset = data.load(problem.data, *(Path(path) if path else None for path in (config.data, config.data_dir)))
+    file, data_dir = (Path(path) if path else None for path in (config.data, config.data_dir))
+    dataset = data.load(problem.data, file, data_dir, config.split, problem.recipe)
     return Trainer(config, problem, dataset.first(config.train_samples))
 
 
@@ -62,8 +65,7 @@ class Session:
 
     def run(self, console: Console) -> Row:
         """Trains to the end and returns the summary. Ctrl-C ends it after a step, with a checkpoint."""
-        config, trainer = self.trainer.config, self.trainer
-        display = Display(console, config.optimizer.label, config.epochs, trainer.steps_per_epoch)
+        display = Display(console, self.trainer)
         try:
             with Interrupt() as interrupt, display:
                 self._train(interrupt, display)
@@ -109,6 +111,7 @@ class Session:
                 "loss": trainer.counters.take_group(),
                 "lr": float(trainer.optimizer.param_groups[0]["lr"]),
                 "seconds": trainer.seconds(),
+                **trainer.evaluations(),
                 "optimizer": trainer.diagnostics(),
             }
         )
@@ -119,10 +122,8 @@ class Session:
             "kind": "epoch",
             "epoch": self.trainer.counters.epoch,
             "step": self.trainer.counters.step,
-            "train_loss": train.loss,
-            "train_accuracy": train.accuracy,
-            "test_loss": test.loss,
-            "test_accuracy": test.accuracy,
+            **{f"train_{key}": value for key, value in train.items()},
+            **{f"test_{key}": value for key, value in test.items()},
             **self._cost(),
         }
         self.metrics.append(row)
@@ -151,8 +152,10 @@ class Session:
         config = self.trainer.config
         curve = curves.Curve(config.optimizer.label, config.optimizer.label, self.metrics.epochs())
         title = f"{config.problem}, seed {config.seed}"
-        curves.draw(self.path / folder.CURVES, title, [curve])
+        curves.draw(self.path / folder.CURVES, title, [curve], self.trainer.task)
         self._draw_alignments(title)
+        for picture in self.trainer.problem.pictures:
+            solving(partial(picture.draw, self.path, title, self.trainer.model), None)
         return summary
 
     def _draw_alignments(self, title: str) -> None:

@@ -16,21 +16,24 @@ from ocnopt_lab.data import Dataset
 from ocnopt_lab.optimizers import build, build_schedule
 from ocnopt_lab.problems import Problem
 from ocnopt_lab.runs.config import RunConfig
-from ocnopt_lab.runs.evaluate import Score, evaluate
+from ocnopt_lab.runs.evaluate import evaluate
+from ocnopt_lab.runs.solving import evaluations, solving
+from ocnopt_lab.tasks.base import Scores
 
 DIVERGED_AFTER = 50  # consecutive steps with a loss that is not finite
 _START_SAMPLES = 1000
+_UNSOLVED = (math.nan, math.nan)  # a step whose ODE could not be solved has no loss
 
 
 @dataclass
 class Counters:
-    """Where a run stands; `loss_sum`, `correct` and `seen` belong to the current epoch."""
+    """Where a run stands; `loss_sum`, `counted` and `seen` belong to the current epoch."""
 
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
-    correct: int = 0
+    counted: float = 0.0  # what the task counts beside the loss
     seen: int = 0
     nonfinite_in_a_row: int = 0
     nonfinite: int = 0
@@ -41,13 +44,18 @@ class Counters:
     def next_epoch(self) -> None:
         """Starts the sums of an epoch from zero."""
         self.epoch += 1
-        self.step_in_epoch, self.loss_sum, self.correct, self.seen = 0, 0.0, 0, 0
+        self.step_in_epoch, self.loss_sum, self.counted, self.seen = 0, 0.0, 0.0, 0
 
     def take_group(self) -> float:
         """Mean loss of the steps since the last call."""
         mean = self.group_loss / self.group_steps
         self.group_loss, self.group_steps = 0.0, 0
         return mean
+
+    @staticmethod
+    def restored(state: dict[str, Any]) -> Counters:
+        """From a checkpoint; before there were tasks, `counted` was called `correct`."""
+        return Counters(**{"counted" if key == "correct" else key: value for key, value in state.items()})
 
 
 @dataclass(frozen=True)
@@ -89,9 +97,9 @@ class Trainer:
     """Model, optimizer, rate schedule and batch order of one run, and the counters between them."""
 
     def __init__(self, config: RunConfig, problem: Problem, data: Dataset) -> None:
-        self.config, self.problem, self.data = config, problem, data
+        self.config, self.problem, self.data, self.task = config, problem, data, data.task
         torch.manual_seed(config.seed)
-        self.model = problem.model(data.in_shape, data.classes)
+        self.model = problem.model(data.in_shape, data.outputs)
         self.optimizer = build(config.optimizer, self.model)
         self.steps_per_epoch = math.ceil(len(data.x_train) / config.batch_size)
         self.schedule = build_schedule(config.schedule, self.optimizer, config.epochs * self.steps_per_epoch)
@@ -121,22 +129,26 @@ class Trainer:
 
     def _step(self, x: Tensor, y: Tensor) -> StepResult:
         started = time.perf_counter()
-        loss, output = train_step(self.optimizer, lambda: self._evaluate(x, y))
+        loss, counted = solving(lambda: self._update(x, y), _UNSOLVED)
         self.schedule.step()
-        result = StepResult(loss.item(), time.perf_counter() - started)
-        self._count(result, correct=int((output.detach().argmax(1) == y).sum()), samples=len(y))
+        result = StepResult(loss, time.perf_counter() - started)
+        self._count(result, counted, samples=len(x))
         return result
+
+    def _update(self, x: Tensor, y: Tensor) -> tuple[float, float]:
+        loss, output = train_step(self.optimizer, lambda: self._evaluate(x, y))
+        return loss.item(), self.task.counted(output.detach(), y)
 
     def _evaluate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         output = self.model(x)
-        return self.problem.loss(output, y), output
+        return self.task.loss(output, y), output
 
-    def _count(self, result: StepResult, correct: int, samples: int) -> None:
+    def _count(self, result: StepResult, counted: float, samples: int) -> None:
         counters = self.counters
         counters.step += 1
         counters.step_in_epoch += 1
         counters.loss_sum += result.loss * samples
-        counters.correct += correct
+        counters.counted += counted
         counters.seen += samples
         counters.group_loss += result.loss
         counters.group_steps += 1
@@ -145,13 +157,25 @@ class Trainer:
         counters.nonfinite_in_a_row = 0 if finite else counters.nonfinite_in_a_row + 1
         counters.step_seconds.append(result.seconds)
 
-    def scores(self) -> tuple[Score, Score]:
-        """Score on the training set and on the test set, on the first `eval_samples` of each."""
+    def running_scores(self) -> Scores:
+        """Scores of the epoch so far, each batch as it was before its step."""
+        counters = self.counters
+        return self.task.scores(counters.loss_sum / counters.seen, counters.counted / counters.seen)
+
+    def scores(self) -> tuple[Scores, Scores]:
+        """Scores on the training set and on the test set, on the first `eval_samples` of each."""
         samples, data = self.config.eval_samples, self.data
         if self.counters.step == 0:  # where the curves begin: a rough point, not worth a pass over everything
             samples = min(samples or _START_SAMPLES, _START_SAMPLES)
-        train = evaluate(self.model, self.problem.loss, data.x_train[:samples], data.y_train[:samples])
-        return train, evaluate(self.model, self.problem.loss, data.x_test[:samples], data.y_test[:samples])
+        train = self._scores(data.x_train[:samples], data.y_train[:samples])
+        return train, self._scores(data.x_test[:samples], data.y_test[:samples])
+
+    def _scores(self, x: Tensor, y: Tensor) -> Scores:
+        return solving(lambda: evaluate(self.model, self.task, x, y), self.task.scores(*_UNSOLVED))
+
+    def evaluations(self) -> dict[str, int]:
+        """Evaluations of vector fields in the last step, where the model has any."""
+        return evaluations(self.model)
 
     def seconds(self) -> float:
         """Time spent in training steps so far."""
@@ -186,5 +210,5 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.order_at_epoch_start = state["order_at_epoch_start"]
-        self.counters = Counters(**state["counters"])
+        self.counters = Counters.restored(state["counters"])
         torch.set_rng_state(state["torch_rng"])

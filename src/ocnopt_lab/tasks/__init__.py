@@ -1,0 +1,17 @@
+"""Tasks: what an output is compared with, what is minimised, and what is told of it."""
+
+from ocnopt_lab.tasks.base import Measure, Targets, Task
+from ocnopt_lab.tasks.classification import Classification
+from ocnopt_lab.tasks.regression import Reconstruction, Regression
+from ocnopt_lab.tasks.unscaled import Density, Trajectories
+
+__all__ = [
+    "Classification",
+    "Density",
+    "Measure",
+    "Reconstruction",
+    "Regression",
+    "Targets",
+    "Task",
+    "Trajectories",
+]
