@@ -180,6 +180,8 @@ class OCNOpt(Planned):
             with self.capture.during(Mode.OFF):
                 factor = self.terminal.factor(loss, output, self.generator())
             send_columns(self.capture, factor, output, self.targets())
+            if factor.root is not None:
+                self.draw_signs(factor.root, output)
         self.heard = loss.detach() if self.heard is None else self.heard + loss.detach()
         loss.backward()
 
@@ -214,6 +216,7 @@ class OCNOpt(Planned):
         if again is not None and not self.clock.get("tries"):
             again.require_same(loss)
         self.clock["step"] = number
+        self.gauge()
         solver, moving = self.solver([turn for turn in turns if turn.rests]), [t for t in turns if not t.rests]
         shown, self.last_step = taken(solver, moving, self.capture, self.clock, again, loss)
         if self.game is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .core.acceptance import Outcome
 from .core.arrivals import Mode
@@ -88,6 +88,16 @@ class Planned(Stateful):
         if scale != self.clock.get("scale", 1.0):
             self.clock["scale"] = scale
 
+    def gauge(self) -> None:
+        """Keep the running mean of a loss that acts on every output entry by itself, as the search's unit."""
+        sweeps = self.capture.reached.values()
+        if self.heard is None or not sweeps or not all(sweep.elementwise for sweep in sweeps):
+            return
+        ranks = self.capture.ranks
+        loss = ranks.numbers(float(self.heard))[0] / ranks.size
+        before = self.clock.get("loss") or loss
+        self.clock["loss"] = 0.9 * before + 0.1 * loss
+
     def gathering(self) -> Kronecker | None:
         """The curvature, where the coming step gathers statistics for it."""
         curvature = self.curvature
@@ -96,10 +106,19 @@ class Planned(Stateful):
 
     def draw(self, sweep: Sweep, output: GradientEdge) -> None:
         """Send cotangents at labels drawn from the model down the graph, when statistics are due."""
-        gathering = self.gathering()
-        wanted = gathering is not None and gathering.fisher == "sampled"
-        if wanted and sweep.seen is not None and sweep.rank == 0:
+        if self.draws() and sweep.seen is not None and sweep.rank == 0:
             send_draw(self.capture, sweep.seen.sample(self.generator()), output, self.targets(), self.tally)
+
+    def draw_signs(self, root: Tensor, output: Tensor) -> None:
+        """The same for a loss with H diagonal, of which ``root`` is the square root: E[u uᵀ] = H for u = ±root."""
+        if self.draws():
+            signs = torch.randint(2, root.shape, generator=self.generator()).mul_(2).sub_(1)
+            send_draw(self.capture, root * signs.to(root), get_gradient_edge(output), self.targets(), self.tally)
+
+    def draws(self) -> bool:
+        """Whether the coming step's statistics want draws."""
+        gathering = self.gathering()
+        return gathering is not None and gathering.fisher == "sampled"
 
     def targets(self) -> list[Tensor]:
         """The parameters that an extra pass asks for, to reach all players."""

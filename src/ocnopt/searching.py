@@ -41,7 +41,7 @@ class Searched:
         return rate if isinstance(self.curvature, Kronecker) else rule.unit
 
     def damping(self, clock: Clock) -> float:
-        return clock.setdefault("damping", self.model.start)
+        return clock.setdefault("damping", self.model.start) * self.model.unit(clock.get("loss", 0.0))
 
     def previous(self, turn: Turn) -> tuple[Tensor, ...] | None:
         if any("direction" not in state for state in turn.states):
@@ -55,7 +55,7 @@ class Searched:
         return turn.player is not None
 
     def beginning(self) -> Clock:
-        state = dict.fromkeys(("overshoot", "slope", "momentum", "predicted"), 0.0)
+        state = dict.fromkeys(("overshoot", "slope", "momentum", "predicted", "loss"), 0.0)
         return {"step": 0, "damping": self.model.start, "length": 1.0, **state}
 
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
@@ -84,7 +84,8 @@ class Searched:
         b, R, overlap = directions(played)
         trust = Trust(clock["damping"], clock.get("overshoot", 0.0), clock.get("slope", 0.0))
         trust.observe(float(b[1]), self.model, boundary.batch)
-        quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, trust.damping, boundary.ranks)
+        damping = trust.damping * self.model.unit(clock.get("loss", 0.0))
+        quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, damping, boundary.ranks)
         alpha = self.model.believable(quadratic, boundary.loss)
         record(clock, trust, quadratic, alpha)
         return float(alpha[0]), float(alpha[1])

@@ -56,6 +56,57 @@ def test_the_noise_is_that_of_all_samples_of_a_step(parts: int) -> None:
     assert optimizer.diagnostics()["damping"] == pytest.approx(1.1e-5 / 12)
 
 
+# losses whose size is a matter of units
+
+
+def fitted(unit: float, steps: int = 12, **options: Any) -> tuple[list[Tensor], OCNOpt]:
+    """Weights after some steps on a squared error that is counted in other units; Adam's ε, for norms, has one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    optimizer = OCNOpt(model, **options)
+    for step in range(steps):
+        x, y = batch(step)
+        optimizer.zero_grad()
+        output = model(x)
+        optimizer.backward(unit * squared(output, y), output)
+        optimizer.step()
+    return weights(model), optimizer
+
+
+@pytest.mark.parametrize("curvature", ["kfac", "ekfac"])
+@pytest.mark.parametrize("unit", [1e-4, 1e4])
+def test_steps_do_not_depend_on_the_units_of_a_squared_error(curvature: str, unit: float) -> None:
+    for a, b in zip(fitted(1.0, curvature=curvature)[0], fitted(unit, curvature=curvature)[0], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_notices_a_damping_without_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: λ is one number for all losses."""
+    monkeypatch.setattr(Model, "unit", lambda self, loss: 1.0)
+    with pytest.raises(AssertionError):
+        test_steps_do_not_depend_on_the_units_of_a_squared_error("ekfac", 1e-4)
+
+
+def test_notices_statistics_of_the_residuals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: B comes from v, whose squares vanish with the residuals, and not from draws of H."""
+    monkeypatch.setattr(OCNOpt, "draws", lambda self: False)
+    with pytest.raises(AssertionError):
+        test_steps_do_not_depend_on_the_units_of_a_squared_error("ekfac", 1e-4)
+
+
+def test_the_running_loss_is_a_mean_over_steps() -> None:
+    _, one = fitted(1.0, steps=1)
+    _, two = fitted(1.0, steps=2)
+    first, second = (optimizer.diagnostics()["loss"] for optimizer in (one, two))
+    x, y = batch(1)
+    assert second == pytest.approx(0.9 * first + 0.1 * squared(one.model(x), y).item())
+
+
+def test_a_cross_entropy_has_the_unit_one() -> None:
+    _, optimizer = shrunk_by(0.0, "ekfac", F.cross_entropy)
+    assert not optimizer.diagnostics().get("loss")
+
+
 # how sure of itself a network may become
 
 

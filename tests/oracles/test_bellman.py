@@ -11,6 +11,7 @@ from nets import EXACT, make
 
 from ocnopt import OCNOpt, solving
 from ocnopt.core.bellman import Pace, Problem, backward_pass
+from ocnopt.core.search import Model
 from ocnopt.core.terminal import Fisher, Gradient
 from ocnopt.curvature import EKFAC, KFAC, SGD, Adam, RMSprop
 
@@ -92,8 +93,8 @@ def test_a_batch_in_parts_is_the_batch(net: str, curvature: str, value: str) -> 
     check(replace(case_of(net, curvature, value, "true-vs-rest"), sweeps=2))
 
 
-@pytest.mark.parametrize("search", ["fixed", "model"])
-def test_previous_step_and_pace_are_those_the_parameters_took(search: str) -> None:
+@pytest.mark.parametrize("search", ["fixed", Model(shrinkage=0.0)], ids=["fixed", "model"])
+def test_previous_step_and_pace_are_those_the_parameters_took(search: str | Model) -> None:
     """What momentum will add to the coming step, pace.ball · previous, in terms of the step that was taken."""
     task, problems = make("chain"), []
     optimizer = OCNOpt(task.net, curvature=CURVATURES["kfac"], search=search, lr=0.3, momentum=0.8)

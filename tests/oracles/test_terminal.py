@@ -74,7 +74,7 @@ def cotangent(loss: Loss, h: Tensor = LOGITS) -> Tensor:
 def factor_of(kind, loss: Loss, seed: int = 0) -> tuple[Tensor, Tensor | None]:
     """(Y (B, K, r), C) of a terminal factor."""
     output = LOGITS.clone().requires_grad_()
-    columns, C, _ = kind.factor(loss(output), output, torch.Generator().manual_seed(seed))
+    columns, C, *_ = kind.factor(loss(output), output, torch.Generator().manual_seed(seed))
     return torch.stack(columns, -1) if columns else output.new_zeros(B, K, 0), C
 
 
@@ -99,7 +99,7 @@ def test_gauss_newton_notices_a_lost_reduction(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", ["labels", "weights", "ignored", "smoothed", "mse", "bce"])
 def test_coordinates_give_v(name: str) -> None:
     output = LOGITS.clone().requires_grad_()
-    columns, _, c = GaussNewton().factor(LOSSES[name](output), output, torch.Generator())
+    columns, _, c, _ = GaussNewton().factor(LOSSES[name](output), output, torch.Generator())
     close(torch.einsum("bkr,br->bk", torch.stack(columns, -1), c), cotangent(LOSSES[name]), "v")
 
 
@@ -149,8 +149,12 @@ def test_true_vs_rest_leaves_out_what_the_loss_is_linear_in() -> None:
     Y, C = factor_of(TrueVsRest(), partly_linear)
     v = cotangent(partly_linear)
     v[:, -1] = 0
-    close(Y[:, :, 0], v, "Y")
-    close(C.flatten(), tight_core(lambda h: h[:, :-1].square().sum(1).mean()), "C")
+    tight = tight_core(lambda h: h[:, :-1].square().sum(1).mean())
+    close(product(Y, C), tight[:, None, None] * v[:, :, None] * v[:, None, :], "Y C Yᵀ")
+    output = LOGITS.clone().requires_grad_()
+    columns, _, c, root = TrueVsRest().factor(partly_linear(output), output, torch.Generator())
+    close(columns[0] * c, v, "v")
+    close(root.square().diag_embed(), hessian(partly_linear), "root")
     assert torch.linalg.eigvalsh(hessian(partly_linear) - product(Y, C)).min() > -1e-12
 
 

@@ -90,6 +90,8 @@ class Model:
     damping: where λ ends up when all goes well; None for ``noise``/B with a batch of B samples: along
         directions of little curvature a step is the noise of the gradient over λ, and that noise is as 1/B.
     start: λ of the first step (the careful start).
+    relative: λ is a curvature, of the loss's own dimension. Under a squared error and the like, whose size is a matter
+        of units and which ``optimizer.backward`` recognises, it counts in this part of the running loss.
     promise: the largest share of a cross-entropy, which is never negative, that the model may promise to
         remove in one step; a step that promises more is shortened in that proportion.
     shrinkage: weight decay, for each unit of step, where the loss is a softmax cross-entropy and the metric a
@@ -104,6 +106,7 @@ class Model:
     damping: float | None = None
     noise: float = 2.0
     start: float = 1.0
+    relative: float = 0.1
     promise: float = 1.0
     shrinkage: float = 0.03
     decay: float = 0.85
@@ -112,7 +115,7 @@ class Model:
     memory: float = 0.9
 
     def __post_init__(self) -> None:
-        for name in ("noise", "start", "promise", *(["damping"] if self.damping is not None else [])):
+        for name in ("noise", "start", "relative", "promise", *(["damping"] if self.damping is not None else [])):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"Model({name}={value}) must be a positive number.")
@@ -133,6 +136,10 @@ class Model:
     def shrinkage_of(self, cross_entropy: float | None) -> float:
         """What the weights lose for each unit of step; nothing where no cross-entropy was seen."""
         return 0.0 if cross_entropy is None else self.shrinkage
+
+    def unit(self, loss: float) -> float:
+        """What λ = 1 means, from the running loss; 1 where that is not to be had."""
+        return self.relative * loss if loss > 0 else 1.0
 
     def floor(self, batch: int) -> float:
         """The smallest λ for batches of so many samples, no larger than the first."""

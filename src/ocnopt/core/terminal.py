@@ -19,11 +19,15 @@ MAX_RANK = 4096
 
 
 class Factor(NamedTuple):
-    """columns: r cotangents shaped like the output, none for Y = v.  core: (B, r, r)."""
+    """columns: r cotangents shaped like the output, none for Y = v.  core: (B, r, r).
+
+    root: of a diagonal H, shaped like the output, where it is known. With random signs it is a draw of the curvature.
+    """
 
     columns: list[Tensor]
     core: Tensor | None
     coordinates: Tensor | None = None
+    root: Tensor | None = None
 
 
 class Terminal(Protocol):
@@ -73,10 +77,12 @@ class TrueVsRest:
             return Factor([], None)
         v, h = diagonal
         curved = h > torch.finfo(h.dtype).eps * h.amax()
-        C = bound(v * curved, h)[:, None, None]
+        C = bound(v * curved, h)
         if bool(((v == 0) | curved).all()):
-            return Factor([], C)
-        return Factor([v * curved], C, torch.ones_like(C[:, :, 0]))
+            return Factor([], C[:, None, None], root=h.sqrt())
+        length = C.sqrt().view(-1, *(1,) * (v.dim() - 1))
+        c_v = torch.where(C > 0, C.rsqrt(), 0.0)
+        return Factor([v * curved * length], torch.ones_like(C)[:, None, None], c_v[:, None], h.sqrt())
 
     def core(self, sweep: Sweep, batch: int) -> tuple[Tensor | float, str]:
         if sweep.core is not None:

@@ -109,6 +109,11 @@ class Sweep:
     coordinates: Tensor | None = None
     rank: int = 0
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether the loss acts on every output entry by itself, as far as C for Y = v tells."""
+        return self.core is not None and self.rank == 0 and self.seen is None
+
     def unscale(self, scale: float) -> None:
         """As if the loss had not been multiplied by ``scale``: C for Y = v goes as its inverse, others stay."""
         self.seen = None if self.seen is None else replace(self.seen, s=self.seen.s / scale)

@@ -57,14 +57,14 @@ def one_call(player: MatrixPlayer, call: Call, batch: int, rows: int) -> Evidenc
 def curvature_columns(call: Call, batch: int) -> tuple[Tensor, float]:
     """Vectors U (r, B, ...) and a weight with weight·Σ u uᵀ the output curvature seen by the call.
 
-    Exact columns of the terminal factor where they are at hand, draws at sampled labels next, and the
+    Draws of the Fisher matrix where they are at hand, else the columns of a terminal factor of the form Y Yᵀ, and the
     given cotangents (the empirical Fisher matrix, v = g/B) last.
     """
-    if call.columns:
-        return call.Y, 1.0
     drawn = call.drawn
     if drawn is not None:
         return drawn.unsqueeze(0), 1.0
+    if call.columns:
+        return call.Y, 1.0
     return call.v.unsqueeze(0), float(batch)
 
 
