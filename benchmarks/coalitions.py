@@ -64,7 +64,7 @@ class Coalitions(Study):
 
     problems: tuple[str, ...] = ("resnet-small", "inception-small")
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    epochs: int = 1
+    epochs: int | None = 1
     eval_samples: int | None = 10000
     train_samples: int | None = 30000
     out: Path = Path("runs/coalitions")

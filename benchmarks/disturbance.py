@@ -32,7 +32,7 @@ class Disturbance(Study):
     adam_lrs: tuple[float, ...] = ()
     lrs: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 2e-2)
     """Learning rates of OCNOpt's fixed step with the RMSprop metric."""
-    epochs: int = 8
+    epochs: int | None = 8
     out: Path = Path("runs/disturbance")
 
     def methods(self) -> dict[str, tuple[str, ...]]:

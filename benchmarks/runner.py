@@ -33,6 +33,7 @@ class Run:
     seed: int
     path: Path
     options: tuple[str, ...]
+    epochs: int
 
     @property
     def log(self) -> Path:
@@ -46,10 +47,10 @@ class Run:
         except (OSError, ValueError):
             return None
 
-    def fraction(self, epochs: int) -> float:
+    def fraction(self) -> float:
         """How much of the run is done, by its metrics file."""
         try:
-            return json.loads((self.path / folder.METRICS).read_text().splitlines()[-1])["epoch"] / epochs
+            return json.loads((self.path / folder.METRICS).read_text().splitlines()[-1])["epoch"] / self.epochs
         except (OSError, ValueError, IndexError, KeyError):
             return 0.0
 
@@ -79,7 +80,6 @@ class Run:
 class Estimate:
     """Seconds left, from the runs that have finished and those that are under way."""
 
-    epochs: int
     jobs: int
     spent: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ class Estimate:
 
     def left(self, waiting: Iterable[Run], running: dict[Run, float]) -> float | None:
         """None as long as nothing is known; `running` maps runs to the seconds since their start."""
-        parts = {run: run.fraction(self.epochs) for run in running}
+        parts = {run: run.fraction() for run in running}
         live = {run: seconds / parts[run] for run, seconds in running.items() if parts[run] > 0.05}
         rest = [self._whole(run, live) for run in waiting]
         rest += [whole and whole * (1 - parts[run]) for run in running for whole in [self._whole(run, live)]]
@@ -107,13 +107,13 @@ class Estimate:
         return None
 
 
-def run_all(console: Console, runs: Sequence[Run], epochs: int, jobs: int) -> None:
+def run_all(console: Console, runs: Sequence[Run], jobs: int) -> None:
     """Does what is not done yet, in order. Ctrl-C reaches the running processes too: each leaves a checkpoint.
 
     Raises LabError after Ctrl-C, and where runs failed, once all others are done.
     """
     with Interrupt() as interrupt, _progress(console) as bar:
-        failed = Queue(runs, Estimate(epochs, jobs), bar, interrupt).work()
+        failed = Queue(runs, Estimate(jobs), bar, interrupt).work()
     if interrupt.seen:
         raise LabError("Interrupted; the same command goes on from here.", INTERRUPTED)
     if failed:

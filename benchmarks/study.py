@@ -34,8 +34,8 @@ class Study:
     """Seeds of the initial weights and of the batch order, the same for all methods."""
     adam_lrs: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     """Learning rates of Adam; each falls linearly to zero."""
-    epochs: int = 3
-    """Epochs of every run."""
+    epochs: int | None = None
+    """Epochs of every run. Left out: those of the problem."""
     jobs: int = 1
     """Runs at the same time. More than one makes the seconds of all of them less exact."""
     threads: int = 1
@@ -64,7 +64,7 @@ class Study:
         runs = self.plan()
         self.check(runs)
         try:
-            run_all(console, runs, self.epochs, self.jobs)
+            run_all(console, runs, self.jobs)
         finally:
             self.report(console, runs)
         if self.write:
@@ -73,30 +73,35 @@ class Study:
 
     def plan(self) -> list[Run]:
         """All runs in the order they are done in."""
-        common = ("--epochs", str(self.epochs), "--threads", str(self.threads), "--schedule", "linear")
+        common = ("--threads", str(self.threads), "--schedule", "linear")
         if self.data_dir:
             common += ("--data-dir", str(self.data_dir))
         for name in ("eval_samples", "train_samples"):
             if (samples := getattr(self, name)) is not None:
                 common += (f"--{name.replace('_', '-')}", str(samples))
         return [
-            Run(problem, method, seed, self.out / f"{problem}-{method}-{seed}", (*options, *common))
+            self.one(problem, method, seed, (*options, *common))
             for seed in self.seeds
             for problem in self.problems
             for method, options in self.methods().items()
         ]
 
+    def one(self, problem: str, method: str, seed: int, options: tuple[str, ...]) -> Run:
+        """A run of as many epochs as it should have."""
+        epochs = self.epochs or problems.get(problem).epochs
+        path = self.out / f"{problem}-{method}-{seed}"
+        return Run(problem, method, seed, path, (*options, "--epochs", str(epochs)), epochs)
+
     def check(self, runs: list[Run]) -> None:
         """A sentence for what cannot be, before the first run starts."""
         for name in self.problems:
             problems.get(name)
-        if min(self.jobs, self.epochs, self.threads) < 1:
+        if min(self.jobs, self.threads, 1 if self.epochs is None else self.epochs) < 1:
             raise LabError("--jobs, --epochs and --threads must be at least 1.")
-        wanted = {"epochs": self.epochs, "threads": self.threads}
         for run in runs:
             if (run.path / folder.CONFIG).exists():
-                found = folder.read_config(run.path).to_dict()
-                if any(found[key] != value for key, value in wanted.items()):
+                found = folder.read_config(run.path)
+                if (found.epochs, found.threads) != (run.epochs, self.threads):
                     raise LabError(f"{run.path} was run with other --epochs or --threads; choose another --out.")
 
     def report(self, console: Console, runs: list[Run]) -> None:

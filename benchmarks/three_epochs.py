@@ -26,6 +26,7 @@ class ThreeEpochs(Study):
     SECTION = "three-epochs"
 
     problems: tuple[str, ...] = ("fashion-mnist-cnn", "mnist-fcn", "cifar10-cnn")
+    epochs: int | None = 3
     out: Path = Path("runs/three-epochs")
 
     def methods(self) -> dict[str, tuple[str, ...]]:

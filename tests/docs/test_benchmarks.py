@@ -92,8 +92,8 @@ def test_the_command_names_what_decides_numbers_only() -> None:
 
 
 def test_time_left_uses_the_nearest_run_that_is_known() -> None:
-    one, two = (Run("p", method, 0, Path("nowhere"), ()) for method in ("ocnopt", "adam-1"))
-    estimate = Estimate(epochs=3, jobs=2)
+    one, two = (Run("p", method, 0, Path("nowhere"), (), 3) for method in ("ocnopt", "adam-1"))
+    estimate = Estimate(jobs=2)
     assert estimate.left([one], {}) is None
     estimate.finished(one, 30.0)
     estimate.finished(two, 10.0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ocnopt_lab.errors import writing
 
-REACH = 2.6
+REACH = 4.5
 """The picture shows the square from -REACH to REACH."""
 DEPTH = 8.0
 """Logarithmic densities this far below the highest one are drawn as the lowest."""

@@ -1,0 +1,132 @@
+"""Neural ODEs and flows: OCNOpt without a learning rate against Adam and SGD, each swept over learning rates.
+
+    python benchmarks/continuous.py --jobs 2 --write docs/results/continuous.md
+
+Every run is `ocnopt train` in a process of its own; all methods of a seed run before the next seed begins.
+What is finished is kept: after Ctrl-C the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from coalitions import draw, steps_of
+from runner import Run
+from study import Study
+from tables import OURS, Result, at_once, by_method, cell, heading, machines
+
+TARGET = 0.6
+"""Share of Adam's time in which OCNOpt is to reach Adam's final loss."""
+_RULE = "|---|---:|---:|---:|---:|---:|---:|---:|"
+
+
+@dataclass(frozen=True)
+class Continuous(Study):
+    """Neural ODEs and flows."""
+
+    SCRIPT = "continuous"
+    SECTION = "continuous"
+
+    problems: tuple[str, ...] = (
+        *("spiral", "lotka-volterra", "van-der-pol", "articularywordrecognition", "charactertrajectories"),
+        *("mnist-ode-small", "flow-moons", "flow-circles"),
+    )
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    sgd_lrs: tuple[float, ...] = (1e-2, 3e-2, 1e-1)
+    """Learning rates of SGD with momentum 0.9; each falls linearly to zero."""
+    out: Path = Path("runs/continuous")
+
+    def methods(self) -> dict[str, tuple[str, ...]]:
+        sgd = {f"sgd-{lr:g}": ("--optimizer.name", "sgd", "--optimizer.lr", repr(lr)) for lr in self.sgd_lrs}
+        momentum = ("--optimizer.momentum", "0.9")
+        return {OURS: (), **super().methods(), **{name: (*options, *momentum) for name, options in sgd.items()}}
+
+    def text(self, results: Sequence[Result], runs: Sequence[Run]) -> str:
+        note = (
+            f"Medians over {len(self.seeds)} seeds, {at_once(self.jobs)}. Losses are over the whole training set after "
+            "the last epoch; seconds are those spent in training steps. Evaluations of the vector field: in a forward "
+            "pass and its backward pass, at the end of training. Memory is the peak of the process. All rates fall "
+            "linearly to zero. Time to Adam's loss: when OCNOpt's mean loss over a group of steps first lay below the "
+            "final training loss of the best Adam of the same seed, as a share of all of that Adam's seconds."
+        )
+        blocks = [f"```bash\n{self.command()}\n```", note, machines(results)]
+        shares: list[float] = []
+        for problem in dict.fromkeys(result.problem for result in results):
+            own = {(run.method, run.seed): run for run in runs if run.problem == problem and run.summary() is not None}
+            methods = by_method(results, problem)
+            blocks += [f"**{problem}**", table(methods, own), *verdict(methods, own, shares)]
+        blocks.append(overall(shares))
+        draw(self.out / "curves.png", [run for run in runs if run.summary() is not None])
+        return "\n\n".join(blocks) + "\n"
+
+
+def table(methods: dict[str, list[Result]], runs: dict[tuple[str, int], Run]) -> str:
+    """One line per method."""
+    measure, lines = next(iter(methods.values()))[0].measure, []
+    for name, results in methods.items():
+        own = [runs[name, result.seed] for result in results]
+        forward, backward = (median(evaluations(run, key) for run in own) for key in ("forward", "backward"))
+        cells = [
+            name,
+            f"{median(result.train_loss for result in results):.4g}",
+            cell(measure, median(result.test_score for result in results)),
+            f"{median(result.seconds for result in results):.1f}",
+            f"{1000 * median(result.seconds_per_step for result in results):.1f}",
+            f"{forward:.0f} + {backward:.0f}" if forward else "",
+            f"{median(memory(run) for run in own):.0f}",
+            f"{sum(result.diverged for result in results)} of {len(results)}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    columns = ["method", "training loss", heading(measure), "seconds", "ms/step", "evaluations", "MB", "diverged"]
+    return "\n".join(["| " + " | ".join(columns) + " |", _RULE, *lines])
+
+
+def evaluations(run: Run, direction: str) -> float:
+    """Of the vector field in the last group of steps that tells; 0 where none does."""
+    told = [row[f"nfe_{direction}"] for row in steps_of(run) if f"nfe_{direction}" in row]
+    return told[-1] if told else 0.0
+
+
+def memory(run: Run) -> float:
+    """Peak in MB."""
+    summary = run.summary()
+    return math.nan if summary is None else summary["peak_memory_mb"]
+
+
+def verdict(methods: dict[str, list[Result]], runs: dict[tuple[str, int], Run], shares: list[float]) -> list[str]:
+    """OCNOpt against the best of Adam's rates in a sentence; its share of Adam's time goes to ``shares``."""
+    adams = {name: results for name, results in methods.items() if name.startswith("adam")}
+    if OURS not in methods or not adams:
+        return []
+    best = min(adams, key=lambda name: median(result.train_loss for result in adams[name]))
+    theirs = {result.seed: result for result in adams[best]}
+    pairs = [(ours, theirs[ours.seed]) for ours in methods[OURS] if ours.seed in theirs]
+    share = median(reached(runs[OURS, ours.seed], adam.train_loss) / adam.seconds for ours, adam in pairs)
+    step = median(ours.seconds_per_step / adam.seconds_per_step for ours, adam in pairs)
+    size = median(memory(runs[OURS, ours.seed]) / memory(runs[best, ours.seed]) for ours, _ in pairs)
+    lower = sum(ours.train_loss < adam.train_loss for ours, adam in pairs)
+    shares.append(share)
+    time = f"after **{share:.2f}** of its time" if math.isfinite(share) else "**never** in the median"
+    return [
+        f"Against {best}, seed by seed: its final loss is reached {time}; lower training loss in the end in {lower} of "
+        f"{len(pairs)} seeds; time per step {step:.2f} times, memory {size:.2f} times Adam's."
+    ]
+
+
+def reached(run: Run, loss: float) -> float:
+    """Seconds after which a group of steps first had no larger a mean loss; infinite if none had."""
+    return next((row["seconds"] for row in steps_of(run) if row["loss"] <= loss), math.inf)
+
+
+def overall(shares: Sequence[float]) -> str:
+    met = sum(share <= TARGET for share in shares)
+    return f"On **{met} of {len(shares)}** problems OCNOpt needs at most {TARGET} of the time of the best Adam."
+
+
+if __name__ == "__main__":
+    sys.exit(Continuous.main(__doc__))
