@@ -15,7 +15,7 @@ from .core.protocols import Params
 from .core.ranks import ALONE, Ranks
 from .core.stage import Metric, Samples, Stage
 from .core.terminal import Auto, Terminal
-from .core.trajectory import Call, Sweep, narrowed
+from .core.trajectory import Call, Sweep, merged, narrowed
 from .curvature.factors import Evidence
 from .players import Refusal
 from .players.base import ModulePlayer
@@ -221,13 +221,13 @@ def core_of(sweep: Sweep, terminal: Terminal, batch: int, like: Tensor, m: int) 
 
 def stage_of(turn: Turn, boundary: Boundary, samples: Samples) -> Stage:
     """The turn as the passes see it."""
-    rows = boundary.samples.rows
-    whole = turn.player.whole  # type: ignore[union-attr]
-    calls = [c if whole else narrowed(c, rows[c.sweep].stop - rows[c.sweep].start) for c in turn.calls]
+    rows, player = boundary.samples.rows, turn.player
+    assert player is not None
+    calls = [c if player.whole else narrowed(c, rows[c.sweep].stop - rows[c.sweep].start) for c in turn.calls]
     return Stage(
-        turn.player,  # type: ignore[arg-type]
+        player,  # type: ignore[arg-type]
         turn.metric,  # type: ignore[arg-type]
-        calls,
+        merged(calls) if player.any_batch_dim else calls,
         tuple(turn.gradients),
         samples,
         boundary.C.shape[-1],

@@ -113,11 +113,16 @@ def test_ekfac_keeps_the_diagonal_in_its_basis(net: str) -> None:
 
 
 def test_notices_squares_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutation: products are squared call by call, before they are added."""
+    """Mutation: products are squared call by call, or position by position of a joint call, before they are added."""
     real = factors.squared_products
-    parts = kronecker.squared_products
-    assert parts is real
-    monkeypatch.setattr(kronecker, "squared_products", lambda ps, *U: sum(real([part], *U) for part in ps))
+    assert kronecker.squared_products is real
+
+    def by_position(parts, *U):
+        every = [(part, p) for part in parts for p in range(part.Z.shape[2])]
+        alone = [part._replace(Z=part.Z[:, :, p : p + 1], U=part.U[:, :, :, p : p + 1]) for part, p in every]
+        return sum(real([one], *U) for one in alone)
+
+    monkeypatch.setattr(kronecker, "squared_products", by_position)
     with pytest.raises(AssertionError):
         test_ekfac_keeps_the_diagonal_in_its_basis("shared")
 

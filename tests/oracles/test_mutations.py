@@ -82,7 +82,7 @@ def no_cross_terms(real: Any) -> Any:
 
 
 def first_call_only(real: Any) -> Any:
-    return property(lambda self: [(c, c.Y, self.samples.rows[c.sweep]) for c in self.calls[:1]])
+    return lambda calls: list(calls[:1])
 
 
 def no_ones(real: Any) -> Any:
@@ -120,7 +120,7 @@ MUTATIONS = [
     Mutation("squares are added over positions and calls", gram, "products", squares_added, SHARED_OR_SPREAD),
     Mutation("a sample's product is lost", Stage, "sample_products", last_lost, (Case(net="conv"),)),
     Mutation("cross-sample terms of the coupled G", value, "coupled_gram", no_cross_terms, (COUPLED,)),
-    Mutation("the second call of a shared layer", Stage, "pairs", first_call_only, (Case(net="shared"),)),
+    Mutation("the second call of a shared layer", gathering, "merged", first_call_only, (Case(net="shared"),)),
     Mutation("the bias in G", MatrixModulePlayer, "_ones", no_ones),
     Mutation("the layers' order", gathering.Turn, "order", lambda real: property(lambda turn: -real.fget(turn))),
     Mutation("the own block is paid twice", KroneckerMetric, "contains_own_block", constant(False), (KRONECKER,)),

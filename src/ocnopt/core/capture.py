@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from . import backward, solves
 from .arrivals import Arrival, Mode, RootArrival
 from .hooks import Hook, generator_states, remove, remove_inert
 from .ranks import ALONE, ranks_of
-from .trajectory import Call, Leaves, Sweep, detached, moved_size
+from .trajectory import Call, Leaves, Sweep, detached, differentiable, mapped, moved_size
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Capture:
         if backward.is_muted():
             return
         self.hidden = self.hidden or not torch.is_grad_enabled()
-        outputs = [x for x in tree_leaves(output) if isinstance(x, Tensor) and x.requires_grad]
+        outputs = differentiable(output)
         if not torch.is_grad_enabled() or not outputs:
             return
         call = Call(*detached(args, kwargs), tuple(x.shape for x in outputs), self.sweep, self.order[module])
@@ -184,7 +184,7 @@ class Capture:
         """The sweep ends: watch for the gradient of the root output, which reveals the loss."""
         if not (self.listening and torch.is_grad_enabled()):
             return
-        outputs = [x for x in tree_leaves(output) if isinstance(x, Tensor) and x.requires_grad]
+        outputs = differentiable(output)
         for x in outputs:
             self.roots[x] = self.sweep
             x.register_hook(RootArrival(self, self.sweep, self.current, x.detach(), x.output_nr))
@@ -234,7 +234,7 @@ class Capture:
         """The call with only as many samples of its inputs as are wanted, batch first."""
         if slot.dim:
             call.sizes = tuple(moved_size(size, slot.dim) for size in call.sizes)
-        call.args, call.kwargs = tree_map_only(Tensor, lambda x: self.kept(x, slot, call), (call.args, call.kwargs))
+        call.args, call.kwargs = mapped(lambda x: self.kept(x, slot, call), call.args, call.kwargs)
         return call
 
     def kept(self, x: Tensor, slot: Slot, call: Call) -> Tensor:

@@ -111,7 +111,7 @@ def require_whole(record: Record, gains: Sequence[Gain]) -> None:
     if any(visit.lost for visit in visits):
         raise Unrepeatable("lost an input")
     seen = Counter(visit.module for visit in visits)
-    if any(sum(seen[module] for module in modules_of(gain)) != len(gain.stage.calls) for gain in gains):
+    if any(sum(seen[module] for module in modules_of(gain)) != gain.stage.visits for gain in gains):
         raise Unrepeatable("missed a call")
 
 

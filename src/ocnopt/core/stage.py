@@ -117,6 +117,11 @@ class Stage:
         pulls = (self.player.pull(call, weighted(Y, pad(c[rows], Y.shape[1]))) for call, Y, rows in self.pairs)
         return add_up(pulls)
 
+    @property
+    def visits(self) -> int:
+        """How often the player's module was called."""
+        return sum(call.count for call in self.calls)
+
     def resp(self, d: Params) -> Tensor:
         """Y_iᵀ f_θ d for every sample and column: (N, r)."""
         if self.products is not None:

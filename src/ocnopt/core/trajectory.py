@@ -8,12 +8,13 @@ the pulled-back columns Y. Nothing here outlives the step.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .losses import SoftmaxCrossEntropy
 
@@ -35,6 +36,7 @@ class Call:
     rng: state of the generators before the call, where the module may draw random numbers.
     share: of the time that an ODE took, for calls of its vector field, which move together: all of one solve are one
         call's worth of evidence. 1 for a call of its own.
+    count: calls that this one stands for, see ``merged``.
     home: the list that holds the call once a gradient has come back to it.
     """
 
@@ -49,6 +51,7 @@ class Call:
     columns: list[Leaves] = field(default_factory=list)
     draws: Leaves = field(default_factory=list)
     share: float = 1.0
+    count: int = 1
     home: list[Call] | None = field(default=None, repr=False)
 
     @property
@@ -146,6 +149,41 @@ def narrowed(call: Call, m: int) -> Call:
     return replace(call, args=args, kwargs=kwargs, leaves=head(call.leaves), columns=columns, draws=head(call.draws))
 
 
+def merged(calls: Sequence[Call]) -> list[Call]:
+    """Calls of one sweep that took one tensor of one shape, as one call with a position for each of them.
+
+    For players to which all dimensions between the batch and the features are positions: sums over calls become sums
+    over positions, in one product instead of many.
+    """
+    first = calls[0]
+    if len(calls) == 1 or not all(_alike(first, call) for call in calls):
+        return list(calls)
+
+    def beside(parts: Sequence[Leaves]) -> Leaves:
+        return [torch.stack([leaves[0] for leaves in parts], dim=1)]  # type: ignore[misc]
+
+    (size,) = first.sizes
+    columns = [beside(parts) for parts in zip(*(call.columns for call in calls), strict=True)]
+    return [
+        replace(
+            first,
+            args=(torch.stack([call.args[0] for call in calls], dim=1),),
+            sizes=(torch.Size((size[0], len(calls), *size[1:])),),
+            leaves=beside([call.leaves for call in calls]),
+            columns=columns,
+            count=len(calls),
+        )
+    ]
+
+
+def _alike(one: Call, other: Call) -> bool:
+    """Whether both calls can lie side by side."""
+    if other.kwargs or len(other.args) != 1 or not isinstance(other.args[0], Tensor) or other.sweep != one.sweep:
+        return False
+    full = all(leaves and leaves[0] is not None for leaves in (other.leaves, *other.columns))
+    return full and other.sizes == one.sizes and len(one.sizes) == 1 and other.args[0].shape == one.args[0].shape
+
+
 def joined(leaves: Leaves, sizes: tuple[torch.Size, ...], like: Tensor | None = None) -> Tensor:
     """One tensor for all outputs of a call: the cotangent itself, or (B, n) with missing ones as zeros."""
     if len(sizes) == 1 and leaves[0] is not None:
@@ -169,6 +207,19 @@ def moved_size(size: torch.Size, dim: int) -> torch.Size:
     return torch.Size((size[dim], *size[:dim], *size[dim + 1 :])) if len(size) > dim else size
 
 
+def mapped(function: Callable[[Tensor], Tensor], args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Inputs of a call with the function applied to every tensor."""
+    if not kwargs and all(isinstance(x, Tensor) for x in args):  # as almost always, and much faster
+        return tuple(function(x) for x in args), {}
+    return tree_map_only(Tensor, function, args), tree_map_only(Tensor, function, kwargs)
+
+
 def detached(args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Inputs of a call cut off from the graph."""
-    return tree_map_only(Tensor, Tensor.detach, args), tree_map_only(Tensor, Tensor.detach, kwargs)
+    return mapped(Tensor.detach, args, kwargs)
+
+
+def differentiable(output: Any) -> list[Tensor]:
+    """The tensors of a module's output that a gradient can come back to."""
+    leaves = [output] if isinstance(output, Tensor) else tree_leaves(output)
+    return [x for x in leaves if isinstance(x, Tensor) and x.requires_grad]
