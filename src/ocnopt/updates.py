@@ -45,6 +45,11 @@ class Method(Protocol):
         ...
 
     @property
+    def proximal(self) -> bool:
+        """Whether the value couples the whole batch, M only holds the step back, and a measurement is the guard."""
+        ...
+
+    @property
     def curvature(self) -> Curvature: ...
 
     @property
@@ -119,6 +124,7 @@ class Fixed:
 
     curvature: Curvature
     needs_responses = False
+    proximal = False
 
     @property
     def decoupled_decay(self) -> bool:
@@ -168,6 +174,7 @@ class Searched:
     curvature: Curvature
     model: Model
     needs_responses = True
+    proximal = False
 
     @property
     def decoupled_decay(self) -> bool:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2] / "src" / "ocnopt"
 FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("linalg",),
+    ("linalg", "pde"),
     ("core",),
     ("players", "curvature"),
     ("game", "ode"),
