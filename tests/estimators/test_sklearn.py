@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ocnopt.sklearn import OCNClassifier, OCNRegressor
 
-SMALL = {"hidden_layer_sizes": (8,), "max_iter": 15}
+SMALL = {"hidden_layer_sizes": (8,), "max_iter": 10}
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -23,7 +23,7 @@ each = pytest.mark.parametrize("name", EQUATIONS)
 def jet_of(equation: Equation, x: Tensor) -> Jet:
     """The solution's own jet, by automatic differentiation."""
     u, parts = equation.solution, ([], [])
-    for j, vector in enumerate(equation.directions.vectors):
+    for vector in equation.directions.vectors:
         v = torch.tensor(vector, dtype=torch.float64).expand_as(x)
 
         def slope(x: Tensor, v: Tensor = v) -> Tensor:
@@ -89,7 +89,9 @@ def test_boundary_points_lie_on_the_boundary(name: str) -> None:
         assert bool(((condition.points == low) | (condition.points == high)).any(1).all())
 
 
-@pytest.mark.parametrize("trainer", [ocnopt, adam(1e-2), lbfgs, adam_lbfgs(1e-2)], ids=["ocnopt", "adam", "lbfgs", "both"])
+@pytest.mark.parametrize(
+    "trainer", [ocnopt, adam(1e-2), lbfgs, adam_lbfgs(1e-2)], ids=["ocnopt", "adam", "lbfgs", "both"]
+)
 def test_every_method_trains(trainer: object) -> None:
     equation = EQUATIONS["poisson-1d"]
     model = equation.model(0)

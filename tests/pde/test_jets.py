@@ -32,7 +32,9 @@ def along(f: nn.Module, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @each_activation
-@pytest.mark.parametrize("directions", [OBLIQUE, Directions.axes(1, 1), Directions.axes(2)], ids=["oblique", "1d", "first"])
+@pytest.mark.parametrize(
+    "directions", [OBLIQUE, Directions.axes(1, 1), Directions.axes(2)], ids=["oblique", "1d", "first"]
+)
 def test_components_are_the_derivatives(activation: str, directions: Directions) -> None:
     net, x = network(activation, directions), points(9, directions.dim)
     jet = net(x)

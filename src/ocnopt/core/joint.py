@@ -27,12 +27,20 @@ from .stage import Stage, inner, minus, plus
 
 def joint_steps(problem: Problem) -> list[Step]:
     """Steps of all stages, in forward order; the problem's value is coupled, its saturation has no bound."""
-    G = torch.stack([coupled_gram(stage) for stage in problem.stages]).sum(0)
+    G = whole_gram(problem.stages)
     c = coordinates_of(problem)
     rests = remainders(problem.stages, c, G)
     weights = c.flatten() - problem.C @ response(problem.stages, rests).flatten()
     x = solve_shrunk(problem.C, G, weights).view_as(c)
     return [settled(stage, plus(stage.pull(x), rest)) for stage, rest in zip(problem.stages, rests, strict=True)]
+
+
+def whole_gram(stages: Sequence[Stage]) -> Tensor:
+    """G over all stages, (R, R)."""
+    G = coupled_gram(stages[0])
+    for stage in stages[1:]:
+        G += coupled_gram(stage)
+    return G
 
 
 def coordinates_of(problem: Problem) -> Tensor:

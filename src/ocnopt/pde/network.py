@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class JetNetwork(nn.Module):
             )
         self.directions = directions
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+        for n_in, n_out in pairwise(widths):
             layers += [JetLinear(n_in, n_out, dtype=torch.float64), ACTIVATIONS[activation](directions)]
         self.layers = nn.Sequential(*layers[:-1])
 

@@ -1,4 +1,4 @@
-"""Estimators with scikit-learn's interface, trained by ``OCNOpt``. Needs scikit-learn: ``pip install "ocnopt[sklearn]"``."""
+"""Estimators with scikit-learn's interface, trained by ``OCNOpt``; scikit-learn must be installed."""
 
 from .estimators import OCNClassifier, OCNRegressor
 

@@ -164,7 +164,7 @@ class OCNClassifier(ClassifierMixin, _Network):
         encoder = LabelEncoder().fit(y)
         self.classes_ = encoder.classes_
         if len(self.classes_) < 2:
-            raise ValueError(f"OCNClassifier needs two classes or more; all samples are of class {self.classes_[0]!r}.")
+            raise ValueError(f"OCNClassifier needs two classes or more, and y has one class only: {self.classes_[0]}.")
         self._train(X, encoder.transform(y).astype(np.int64), len(self.classes_), F.cross_entropy)
         return self
 
@@ -179,4 +179,4 @@ class OCNClassifier(ClassifierMixin, _Network):
 
 
 def is_count(x: Any) -> bool:
-    return isinstance(x, Integral) and not isinstance(x, bool) and x >= 1
+    return isinstance(x, Integral) and not isinstance(x, bool) and int(x) >= 1

@@ -22,21 +22,24 @@ ADAM_SHARE = 0.5
 
 
 class Clock:
-    """Seconds spent so far; runs between ``start`` and ``stop`` alone."""
+    """Seconds spent so far; runs between ``start`` and ``stop`` alone.
+
+    Of the processor: with one thread those of the wall on an idle machine, and neighbours do not count.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.spent, self.started = seconds, 0.0, 0.0
 
     def start(self) -> None:
-        self.started = time.perf_counter()
+        self.started = time.process_time()
 
     def stop(self) -> None:
-        self.spent += time.perf_counter() - self.started
+        self.spent += time.process_time() - self.started
 
     @property
     def share(self) -> float:
         """How much of the seconds is gone, also while it runs."""
-        return (self.spent + time.perf_counter() - self.started) / self.seconds
+        return (self.spent + time.process_time() - self.started) / self.seconds
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,14 @@ def adam(lr: float, until: float = 1.0) -> Trainer:
 
 def lbfgs(model: Residual, clock: Clock) -> Steps:
     """torch's L-BFGS with the strong Wolfe conditions, ten iterations at a time; until it moves no more."""
-    options = {"max_iter": 10, "history_size": 100, "tolerance_grad": 0.0, "tolerance_change": 0.0}
-    optimizer = torch.optim.LBFGS(model.parameters(), line_search_fn="strong_wolfe", **options)
+    optimizer = torch.optim.LBFGS(
+        model.parameters(),
+        max_iter=10,
+        history_size=100,
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )
     samples = model.samples
 
     def closure() -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,7 +32,11 @@ def draw(path: Path, equation: Equation, exact: Tensor, found: Mapping[str, Tens
 
 
 def lines(
-    axes: Sequence[Axes], equation: Equation, exact: Tensor, found: Mapping[str, Tensor], errors: Mapping[str, np.ndarray]
+    axes: Sequence[Axes],
+    equation: Equation,
+    exact: Tensor,
+    found: Mapping[str, Tensor],
+    errors: Mapping[str, np.ndarray],
 ) -> None:
     x = equation.grid()[:, 0]
     axes[0].plot(x, exact[:, 0], "k", lw=3, alpha=0.3, label="solution")
@@ -53,7 +58,7 @@ def maps(axes: Sequence[Axes], equation: Equation, exact: Tensor, errors: Mappin
         image(axis, equation, error, f"{name}: log₁₀ |error|", vmin=low, vmax=high)
 
 
-def image(axis: Axes, equation: Equation, values: np.ndarray, title: str, **options: object) -> None:
+def image(axis: Axes, equation: Equation, values: np.ndarray, title: str, **options: Any) -> None:
     """Over two coordinates, the second one across: time, where there is one."""
     side = round(len(values) ** 0.5)
     (left, right), (bottom, top) = equation.box[1], equation.box[0]
