@@ -134,7 +134,7 @@ class Solver:
 
     def policy(self, problem: Problem) -> list[Step]:
         """By the recursion; by one linear system where that gives the same steps with less rounding."""
-        if self.method.proximal and isinstance(self.rollout, Linear):
+        if getattr(self.method, "proximal", False) and isinstance(self.rollout, Linear):
             return joint_steps(problem)
         steps = self.rollout.steps(problem, backward_pass(problem))
         limits = problem.saturation

@@ -97,7 +97,7 @@ def method_of(curvature: Curvature, search: Search | None, value: Value, clock: 
 
 def limit_of(method: Method, saturation: float | None) -> float | None:
     """Where the coupled step is exact and measured, λ and the measurement are the guard, and a limit would spoil it."""
-    return None if method.proximal else saturation
+    return None if isinstance(method, Tried) and method.proximal else saturation
 
 
 def idle(again: Again | None, loss: Any, reason: str) -> Outcome | None:

@@ -45,11 +45,6 @@ class Method(Protocol):
         ...
 
     @property
-    def proximal(self) -> bool:
-        """Whether the value couples the whole batch, M only holds the step back, and a measurement is the guard."""
-        ...
-
-    @property
     def curvature(self) -> Curvature: ...
 
     @property
@@ -124,7 +119,6 @@ class Fixed:
 
     curvature: Curvature
     needs_responses = False
-    proximal = False
 
     @property
     def decoupled_decay(self) -> bool:
@@ -174,7 +168,6 @@ class Searched:
     curvature: Curvature
     model: Model
     needs_responses = True
-    proximal = False
 
     @property
     def decoupled_decay(self) -> bool:
