@@ -89,6 +89,23 @@ def test_boundary_points_lie_on_the_boundary(name: str) -> None:
         assert bool(((condition.points == low) | (condition.points == high)).any(1).all())
 
 
+@each
+def test_every_face_is_covered(name: str) -> None:
+    """No gap on a face is wider than a fifth of it."""
+    equation = EQUATIONS[name]
+    conditions = equation.conditions(equation.size, 0)
+    x = torch.cat([c.points for c in conditions[1:]])
+    if len(equation.box) == 1:
+        assert x.flatten().tolist() == [-1.0, 1.0]
+        return
+    for axis, (low, high) in enumerate(equation.box):
+        across, (start, end) = x[:, 1 - axis], equation.box[1 - axis]
+        bounds = (low,) if equation.names[axis] == "t" else (low, high)
+        for bound in bounds:
+            marks = torch.cat([across[x[:, axis] == bound], torch.tensor([start, end]).double()]).sort().values
+            assert marks.diff().max() < 0.2 * (end - start)
+
+
 @pytest.mark.parametrize(
     "trainer", [ocnopt, adam(1e-2), lbfgs, adam_lbfgs(1e-2)], ids=["ocnopt", "adam", "lbfgs", "both"]
 )

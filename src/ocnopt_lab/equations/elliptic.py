@@ -66,7 +66,7 @@ POISSON_2D = Equation(
     names=("x", "y"),
     box=SQUARE,
     directions=Directions.axes(2, 2),
-    size=Size(400, 120, (24, 24)),
+    size=Size(400, 120, (16, 16)),
     conditions=on_box(SQUARE, poisson_2d, square),
     solution=square,
 )
@@ -75,7 +75,7 @@ HELMHOLTZ = Equation(
     names=("x", "y"),
     box=SQUARE,
     directions=Directions.axes(2, 2),
-    size=Size(600, 160, (32, 32)),
+    size=Size(500, 160, (24, 24)),
     conditions=on_box(SQUARE, helmholtz, stripes),
     solution=stripes,
 )

@@ -74,11 +74,14 @@ def inside(box: tuple[tuple[float, float], ...], count: int, seed: int) -> Tenso
 
 
 def walls(box: tuple[tuple[float, float], ...], count: int, seed: int, sides: int | None = None) -> Tensor:
-    """Points on the faces of the first ``sides`` coordinates (None: of all), in turn on each face."""
+    """Points on the faces of the first ``sides`` coordinates (None: of all).
+
+    Each face has a run of the sequence: every other point of a Sobol sequence would lie in one half of it.
+    """
     points = inside(box, count, seed + 1)
     faces = [(axis, bound) for axis, bounds in enumerate(box[:sides]) for bound in bounds]
-    for j, (axis, bound) in enumerate(faces):
-        points[j :: len(faces), axis] = bound
+    for (axis, bound), rows in zip(faces, torch.arange(count).tensor_split(len(faces)), strict=True):
+        points[rows, axis] = bound
     return points
 
 

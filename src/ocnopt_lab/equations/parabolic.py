@@ -78,7 +78,7 @@ HEAT = Equation(
     names=("x", "t"),
     box=BOX,
     directions=SPACE_AND_TIME,
-    size=Size(400, 160, (24, 24)),
+    size=Size(300, 120, (12, 12, 12)),
     conditions=from_start(heat, cooling),
     solution=cooling,
 )
@@ -87,7 +87,7 @@ BURGERS = Equation(
     names=("x", "t"),
     box=BOX,
     directions=SPACE_AND_TIME,
-    size=Size(600, 160, (24, 24)),
+    size=Size(450, 120, (16, 16, 16)),
     conditions=from_start(burgers, sine),
     solution=shock,
 )
