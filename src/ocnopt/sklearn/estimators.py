@@ -62,7 +62,7 @@ class _Network(BaseEstimator):
         self.network_ = network(sizes, self.activation, seed)
         told = train(self.network_, loss, data, held_out, self._plan(len(data.x), outputs, seed))
         self.network_.eval()
-        self.n_iter_, self.loss_curve_, self.validation_loss_curve_ = told.iterations, told.losses, told.held_out
+        self.n_iter_, self.loss_curve_, self.validation_loss_curve_ = len(told.losses), told.losses, told.held_out
         if not told.converged:
             warnings.warn(
                 f"{type(self).__name__} has made all max_iter={self.max_iter} iterations and was still learning.",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import torch
@@ -55,12 +56,11 @@ class Plan:
 class Told:
     """losses: of training, one for each iteration.  held_out: of the validation part, if there is one.
 
-    iterations: how many were made.  converged: whether training ended by itself.
+    converged: whether training ended by itself.
     """
 
     losses: list[float] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
-    iterations: int = 0
     converged: bool = False
 
 
@@ -74,30 +74,40 @@ def network(sizes: Sequence[int], activation: str, seed: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+class Patience:
+    """How long nothing has been gained.  best: the lowest value so far."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.best, self.waited = plan, math.inf, 0
+
+    def gains(self, value: float) -> bool:
+        """Whether the value is the lowest so far."""
+        enough = math.isinf(self.best) or value < self.best - self.plan.tol * abs(self.best)
+        self.waited = 0 if enough else self.waited + 1
+        lower = value < self.best
+        self.best = min(value, self.best)
+        return lower
+
+    @property
+    def over(self) -> bool:
+        return self.waited >= self.plan.patience
+
+
 def train(net: nn.Module, loss: Loss, data: Data, held_out: Data | None, plan: Plan) -> Told:
     """Train until nothing is gained any more; with a held-out part, end with the parameters that were best on it."""
-    told, best, waited = Told(), float("inf"), 0
-    kept = copy.deepcopy(net.state_dict())
-    for value in iterations(net, loss, data, plan):
+    told, patience, best = Told(), Patience(plan), copy.deepcopy(net.state_dict())
+    for value in islice(iterations(net, loss, data, plan), plan.max_iter):
         told.losses.append(value)
-        told.iterations += 1
         if held_out is not None:
-            value = evaluated(net, loss, held_out)
-            told.held_out.append(value)
-        waited = 0 if value < best - plan.tol * abs(best) or best == float("inf") else waited + 1
-        if value < best:
-            best = value
-            if held_out is not None:
-                kept = copy.deepcopy(net.state_dict())
-        if waited >= plan.patience:
-            told.converged = True
+            told.held_out.append(evaluated(net, loss, held_out))
+        lower = patience.gains((told.held_out or told.losses)[-1])
+        if lower and held_out is not None:
+            best = copy.deepcopy(net.state_dict())
+        if patience.over:
             break
-        if told.iterations >= plan.max_iter:
-            break
-    else:
-        told.converged = True
+    told.converged = patience.over or len(told.losses) < plan.max_iter
     if held_out is not None:
-        net.load_state_dict(kept)
+        net.load_state_dict(best)
     return told
 
 
