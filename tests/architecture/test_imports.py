@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2] / "src" / "ocnopt"
 FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("linalg",),
+    ("linalg", "pde"),
     ("core",),
     ("players", "curvature"),
     ("game", "ode"),
@@ -22,9 +22,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("stateful", "evaluating", "predicting", "trials", "layout", "scaling", "distributed", "searching"),
     ),
     ("optim",),
-    ("__init__",),
+    ("__init__", "sklearn"),
 )
 """Parts of the package from the ground up: a part may import what lies below it, and from its own part."""
+
+OPTIONAL = {"ode": {"torchdiffeq"}, "sklearn": {"sklearn", "numpy"}}
+"""What a part needs beyond torch; ``import ocnopt`` does not import the part."""
 
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 TOGETHER = {level for level, parts in enumerate(LAYERS) if "seats" in parts}
@@ -84,10 +87,14 @@ def test_imports_go_one_way(file: Path) -> None:
 
 @each_file
 def test_nothing_but_torch_and_the_standard_library(file: Path) -> None:
-    """The laboratory, which may import anything, is never imported by the library. An extra serves ODEs alone."""
-    known = {"ocnopt", "torch", *sys.stdlib_module_names}
-    known |= {"torchdiffeq"} if own_part(file) == "ode" else set()
+    """The laboratory, which may import anything, is never imported by the library. Extras serve single parts."""
+    known = {"ocnopt", "torch", *sys.stdlib_module_names, *OPTIONAL.get(own_part(file), ())}
     assert {name.split(".")[0] for name in imported(file)} <= known
+
+
+def test_optional_parts_are_imported_by_nobody() -> None:
+    importers = [file for file in FILES if own_part(file) not in OPTIONAL]
+    assert not {part_of(name) for file in importers for name in imported(file) if "ocnopt" in name} & set(OPTIONAL)
 
 
 @each_file

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ocnopt.pde import JetLinear
+
 
 @dataclass(frozen=True)
 class Case:
@@ -116,6 +118,10 @@ CASES = [
     case("linear-sequence-frozen-weight", lambda: nn.Linear(3, 4), (5, 6, 2, 3), frozen="weight"),
     case("linear-grid", lambda: nn.Linear(3, 4, bias=False), (5, 2, 3, 3)),
     case("linear-one-sample", lambda: nn.Linear(3, 1), (1, 3)),
+    case("jet-linear", lambda: JetLinear(3, 4), (5, 6, 3)),
+    case("jet-linear-no-bias", lambda: JetLinear(3, 4, bias=False), (5, 6, 3)),
+    case("jet-linear-frozen-weight", lambda: JetLinear(3, 4), (5, 4, 3), frozen="weight"),
+    case("jet-linear-one-component", lambda: JetLinear(3, 2), (4, 1, 3)),
     case("conv1d", lambda: nn.Conv1d(3, 4, 3), (4, 3, 8)),
     case("conv1d-stride-dilation-groups", lambda: nn.Conv1d(4, 6, 3, 2, 2, dilation=2, groups=2), (3, 4, 9)),
     case("conv1d-same-even-kernel", lambda: nn.Conv1d(2, 3, 4, padding="same"), (3, 2, 7)),

@@ -12,7 +12,8 @@ from damped import Dense, Problem, nielsen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocnopt import OCNOpt, optim, predicting, trials
+from ocnopt import OCNOpt, predicting, trials
+from ocnopt.core import joint
 from ocnopt.core.acceptance import Backtracking, Damping, LevenbergMarquardt, Line, Outcome
 from ocnopt.core.search import bellman_quadratic
 
@@ -167,6 +168,33 @@ def test_damping_stays_within_its_limits() -> None:
     assert rule.exhausted(Damping(2.0, 2.0)) and not rule.exhausted(Damping(1.9, 2.0))
 
 
+def test_a_gradient_that_was_clipped_gives_the_step_of_that_gradient() -> None:
+    """What is not in the columns of the loss any more is taken as it is: the step is linear in the gradient."""
+    task = problem()
+    optimizer = optimizer_of(task, LevenbergMarquardt(start=0.1, accept=0.0))
+    expected = task.step(task.theta(), 0.1)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        output = task.net(task.x)
+        loss = task.loss(output, task.y)
+        optimizer.backward(loss, output)
+        for p in task.net.parameters():
+            p.grad *= 0.25
+        return loss
+
+    before = task.theta()
+    optimizer.step(closure)
+    close(task.theta() - before, 0.25 * expected.step, "δθ")
+
+
+def test_the_recursion_has_no_limits_either() -> None:
+    """Where the roll-out is not linear the policy is the recursion's; nothing holds its weights."""
+    optimizer = optimizer_of(problem(), rollout="nonlinear", saturation=0.5)
+    assert optimizer.solver().saturation is None
+    assert optimizer_of(problem(), value="per-sample", saturation=0.5).solver().saturation == 0.5
+
+
 @contextmanager
 def nothing_kept(tensors: Any) -> Iterator[list[bool]]:
     yield []
@@ -196,9 +224,17 @@ MUTATIONS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
         *(trials.Solver, "redamp", lambda self, turns, clock: None),
         test_after_refusals_too,
     ),
-    "the weights of the samples are limited": (
-        *(optim, "limit_of", lambda method, saturation: saturation),
+    "the gradient's coordinates in the columns are lost": (
+        *(joint, "coordinates_of", lambda problem: torch.ones_like(problem.saturation.coordinates)),
         test_every_step_is_the_dense_one,
+    ),
+    "what weight decay adds to the gradient is lost": (
+        *(joint, "remainders", lambda stages, c, G: [tuple(map(torch.zeros_like, x.gradient)) for x in stages]),
+        test_weight_decay_is_part_of_the_objective,
+    ),
+    "the rest of the gradient does not enter the system": (
+        *(joint, "response", lambda stages, d: torch.zeros(stages[0].samples.count, stages[0].rank).double()),
+        test_weight_decay_is_part_of_the_objective,
     ),
     "rates are left out of the prediction": (
         *(predicting, "at_rates", lambda played, rates: played),

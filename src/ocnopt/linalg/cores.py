@@ -20,6 +20,14 @@ def shrink(C: Tensor, G: Tensor) -> Tensor:
     return symmetrize(torch.linalg.solve(eye + C @ G, C))
 
 
+def solve_shrunk(C: Tensor, G: Tensor, b: Tensor) -> Tensor:
+    """(I + CG)⁻¹b for symmetric C ⪰ 0, G ⪰ 0 (r, r) and b (r,); a diagonal C costs no product of matrices."""
+    diagonal = C.diagonal()
+    weighed = diagonal[:, None] * G if torch.equal(C, torch.diag(diagonal)) else C @ G
+    weighed.diagonal().add_(1.0)
+    return torch.linalg.solve(weighed, b)
+
+
 def shrink_first_order(C: Tensor, G: Tensor) -> tuple[Tensor, int]:
     """C − CGC as printed in the papers, rank one (..., 1, 1), held at zero where it would turn negative.
 

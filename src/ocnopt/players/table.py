@@ -8,15 +8,19 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
+from ocnopt.pde.layers import JetLinear
+
 from .base import ModulePlayer
 from .conv import ConvPlayer, ConvTransposePlayer
 from .embedding import EmbeddingPlayer
 from .generic import GenericPlayer
+from .jet import JetLinearPlayer
 from .linear import LinearPlayer
 from .norm import BatchNormPlayer, GroupNormPlayer, LayerNormPlayer, RMSNormPlayer
 
 PLAYERS: dict[type[nn.Module], type[ModulePlayer]] = {
     nn.Linear: LinearPlayer,
+    JetLinear: JetLinearPlayer,
     nn.Conv1d: ConvPlayer,
     nn.Conv2d: ConvPlayer,
     nn.Conv3d: ConvPlayer,
