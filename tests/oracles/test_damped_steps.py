@@ -191,8 +191,8 @@ def test_a_gradient_that_was_clipped_gives_the_step_of_that_gradient() -> None:
 def test_the_recursion_has_no_limits_either() -> None:
     """Where the roll-out is not linear the policy is the recursion's; nothing holds its weights."""
     optimizer = optimizer_of(problem(), rollout="nonlinear", saturation=0.5)
-    assert optimizer.solver().saturation is None
-    assert optimizer_of(problem(), value="per-sample", saturation=0.5).solver().saturation == 0.5
+    assert optimizer.solver([]).saturation is None
+    assert optimizer_of(problem(), value="per-sample", saturation=0.5).solver([]).saturation == 0.5
 
 
 @contextmanager
