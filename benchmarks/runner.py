@@ -168,7 +168,7 @@ def _progress(console: Console) -> Progress:
 def _line(run: Run, summary: dict[str, Any] | None) -> str:
     if summary is None:
         return f"{run.path.name}: no summary, see {run.log}"
-    loss = "not finite" if summary["train_loss"] is None else f"{summary['train_loss']:.4f}"
+    loss = "not finite" if summary["train_loss"] is None else f"{summary['train_loss']:.4g}"
     measure = problems.get(run.problem).task.measure
     score = f"{measure.label} {measure.text(summary[measure.column])}"
     return f"{run.path.name}: loss {loss}, {score}, {summary['seconds']:.0f} s"

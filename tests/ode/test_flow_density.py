@@ -10,8 +10,9 @@ from flow_cases import field, samples, trace_by_rows
 from torch import Tensor, nn
 
 from ocnopt import OCNOpt
-from ocnopt.ode import Adjoint, Concat, ConcatSquash, ContinuousFlow, Discretised, Exact, Field, Hutchinson, traces
-from ocnopt.ode.traces import divergence
+from ocnopt.ode import Adjoint, Concat, ConcatSquash, ContinuousFlow, Discretised, Exact, Field, Hutchinson
+from ocnopt.ode.flows import traces
+from ocnopt.ode.flows.traces import divergence
 
 A = torch.tensor([[-0.4, 0.9], [-0.3, 0.6]], dtype=torch.float64)
 FINE = Discretised("rk4", step=0.05)
@@ -53,7 +54,7 @@ def wrong_sign(real: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @pytest.mark.parametrize("change", [no_trace, wrong_sign])
 def test_the_density_needs_the_divergence(change: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocnopt.ode.flows.divergence", change(divergence))
+    monkeypatch.setattr("ocnopt.ode.flows.flow.divergence", change(divergence))
     with pytest.raises(AssertionError):
         check_linear_field()
 

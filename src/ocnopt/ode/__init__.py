@@ -3,15 +3,22 @@
 Needs torchdiffeq: ``pip install "ocnopt[ode]"``.
 """
 
+from ..core.solves import one_solve
 from .field import Counts
-from .fields import Concat, ConcatSquash, Field
-from .flows import ContinuousFlow
+from .flows import (
+    Adjoint,
+    Concat,
+    ConcatSquash,
+    ContinuousFlow,
+    Discretised,
+    Exact,
+    Field,
+    Hutchinson,
+)
 from .joint import Joint, Node, Span, sample_products, second_order_adjoint
 from .neural import NeuralODE
 from .solver import SolveError, Solver
-from .solvers import Adjoint, Discretised, one_solve
 from .times import TerminalTime, time_curvature
-from .traces import Exact, Hutchinson
 
 __all__ = [
     "Adjoint",

@@ -25,8 +25,7 @@ def flow(hidden: tuple[int, ...], trace: str) -> Factory:
     """A flow along a field of dense layers that know the time; `trace` is exact or hutchinson."""
 
     def build(in_shape: Shape, outputs: int) -> nn.Module:
-        from ocnopt.ode.fields import Field
-        from ocnopt.ode.flows import ContinuousFlow
+        from ocnopt.ode.flows import ContinuousFlow, Field
 
         return ContinuousFlow(Field(outputs, hidden), outputs, trace=trace)
 

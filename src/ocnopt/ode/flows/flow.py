@@ -26,7 +26,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..core.backward import muted
+from ...core.backward import muted
 from .solvers import Discretised
 from .traces import Trace, divergence, trace_of
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.solves import one_solve
+from ...core.solves import one_solve
 
 __all__ = ["Adjoint", "Discretised", "State", "one_solve"]
 
