@@ -18,6 +18,9 @@ from ocnopt.core.trajectory import Call, Leaves, joined
 
 from .base import ModulePlayer
 
+LARGEST = 2**22
+"""Numbers in the cotangents of a batched pass: what runs through the module is as many times larger."""
+
 
 class GenericPlayer(ModulePlayer):
     """A module with parameters of its own, recomputed as θ ↦ h with everything else held as it was in the call.
@@ -49,9 +52,11 @@ class GenericPlayer(ModulePlayer):
         """One reverse pass for every sample and column, with all other cotangents zero: exact where samples mix."""
         θ = self._leaves()
         h = self._recomputed(call, θ)
-        alone = (one_sample(u, i) for u in U for i in range(U.shape[1]))
-        products = [gradients(h, θ, u, retain_graph=True) for u in alone]
-        return tuple(torch.stack(p).unflatten(0, U.shape[:2]) for p in zip(*products, strict=True))
+        products = None
+        if U.numel() * U.shape[1] <= LARGEST and h.requires_grad:
+            with contextlib.suppress(RuntimeError):  # operations that cannot be batched
+                products = at_once(h, θ, U)
+        return tuple(p.unflatten(0, U.shape[:2]) for p in products or one_by_one(h, θ, U))
 
     def _forward_mode(self, call: Call, d: Params) -> Tensor:
         """f_θ d carried along. Fused recurrent kernels cannot, nor functions that bring a backward and no jvp."""
@@ -108,6 +113,19 @@ def gradients(h: Tensor, θ: Params, u: Tensor, **options: bool) -> Params:
     if not h.requires_grad:
         return tuple(torch.zeros_like(p) for p in θ)
     return torch.autograd.grad(h, θ, u.to(h.dtype), allow_unused=True, materialize_grads=True, **options)
+
+
+def at_once(h: Tensor, θ: Params, U: Tensor) -> Params:
+    """f_θᵀ u of every column and sample, (r B, *parameter), in one batched pass."""
+    alone = torch.eye(U.shape[1], dtype=U.dtype, device=U.device).view(-1, U.shape[1], *(1,) * (U.dim() - 2))
+    return gradients(h, θ, (U.unsqueeze(1) * alone).flatten(0, 1), is_grads_batched=True, retain_graph=True)
+
+
+def one_by_one(h: Tensor, θ: Params, U: Tensor) -> Params:
+    """The same by a pass for each."""
+    alone = (one_sample(u, i) for u in U for i in range(U.shape[1]))
+    products = [gradients(h, θ, u, retain_graph=True) for u in alone]
+    return tuple(torch.stack(p) for p in zip(*products, strict=True))
 
 
 def one_sample(u: Tensor, i: int) -> Tensor:
