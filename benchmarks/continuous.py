@@ -33,11 +33,13 @@ class Continuous(Study):
     SECTION = "continuous"
 
     problems: tuple[str, ...] = (
-        *("spiral", "lotka-volterra", "van-der-pol", "articularywordrecognition", "charactertrajectories"),
-        *("mnist-ode-small", "flow-moons", "flow-circles"),
+        *("spiral", "lotka-volterra", "van-der-pol", "articularywordrecognition"),
+        *("flow-moons", "flow-circles"),
     )
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    sgd_lrs: tuple[float, ...] = (1e-2, 3e-2, 1e-1)
+    epochs: int | None = 8
+    adam_lrs: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    sgd_lrs: tuple[float, ...] = (1e-1, 3e-1)
     """Learning rates of SGD with momentum 0.9; each falls linearly to zero."""
     out: Path = Path("runs/continuous")
 
