@@ -11,7 +11,7 @@ from .core.protocols import Params
 from .core.search import bellman_quadratic
 from .core.stage import Stage, inner, minus
 from .gathering import Turn
-from .updates import Played, directions, weighted_core
+from .played import Played, directions, weighted_core
 
 
 def step_of(turn: Turn) -> Params:

@@ -10,30 +10,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from .core.bellman import Pace
-from .core.policy import Step
 from .core.search import Model, Quadratic, Trust, bellman_quadratic
-from .core.stage import Stage, inner
 from .curvature import Curvature, Diagonal, Kronecker
-from .gathering import Boundary, Group, Turn
+from .gathering import Group, Turn
+from .played import Played, directions, weighted_core
 
 SMALLEST = 1e-12
 """A rate of zero, at the end of a schedule, still has a metric: the proposal vanishes, and momentum goes on."""
 
 Clock = dict[str, Any]
 """What a search remembers between steps: plain numbers, kept in the first parameter group."""
-
-
-@dataclass(frozen=True)
-class Played:
-    """What the passes made of the control problem of one step: its stages, and the step of each."""
-
-    stages: Sequence[Stage]
-    steps: Sequence[Step]
-    boundary: Boundary
 
 
 class Method(Protocol):
@@ -224,32 +213,13 @@ class Searched:
         trust = Trust(clock["damping"], clock.get("overshoot", 0.0), clock.get("slope", 0.0))
         trust.observe(float(b[1]), self.model, boundary.batch)
         quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, trust.damping, boundary.ranks)
+        if not quadratic.is_finite():
+            played.tally["search not finite"] += 1
+            clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=0.0, predicted=0.0)
+            return 0.0, 0.0
         alpha = self.model.believable(quadratic, boundary.loss)
         record(clock, trust, quadratic, alpha)
         return float(alpha[0]), float(alpha[1])
-
-
-def directions(played: Played) -> tuple[Tensor, Tensor, Tensor]:
-    """b (2,), R (2, N, r) and DᵀD (2, 2) of the policy's step and the previous one."""
-    some = played.steps[0].response
-    b, overlap = some.new_zeros(2), some.new_zeros(2, 2)
-    R = some.new_zeros(2, *some.shape)
-    for stage, step in zip(played.stages, played.steps, strict=True):
-        R[0] += step.response
-        D = [step.step] if stage.previous is None else [step.step, stage.previous]
-        if step.carried is not None:
-            R[1] += step.carried
-        for i, d in enumerate(D):
-            b[i] += inner(d, stage.gradient)
-            for j in range(i + 1):
-                overlap[i, j] += inner(d, D[j])
-    return b, R, torch.tril(overlap) + torch.tril(overlap, -1).T
-
-
-def weighted_core(boundary: Boundary) -> Tensor:
-    """C with the number of samples that each kept one stands for."""
-    weight = boundary.samples.weight
-    return boundary.C if weight is None else boundary.C * weight[:, None, None]
 
 
 def record(clock: Clock, trust: Trust, quadratic: Quadratic, alpha: Tensor) -> None:
