@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("game",),
     (
         *("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "planning", "measuring"),
-        *("stateful", "evaluating", "predicting", "trials", "layout", "scaling", "distributed", "played"),
+        *("stateful", "evaluating", "predicting", "trials", "layout", "scaling", "distributed", "played", "versions"),
     ),
     ("optim",),
     ("__init__",),
