@@ -1,5 +1,6 @@
 # make demo   sets everything up and trains OCNOpt next to its rivals (under 3 minutes on 2 cores)
 # make test   sets everything up and runs the linters, the type checker and the tests
+# make soak   1,000 faulty runs and one of 20,000 steps, too long for the tests; writes docs/reliability.md
 #
 # PYTHON=python3.12     another interpreter (the pins in constraints.txt were resolved on Python 3.11)
 # TORCH_INDEX=URL       where torch comes from, e.g. https://download.pytorch.org/whl/cpu for the small CPU build
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test setup clean
+.PHONY: demo test soak setup clean
 
 demo: $(STAMP)
 	$(BIN)/ocnopt demo
@@ -22,6 +23,9 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+soak: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --write docs/reliability.md
 
 setup: $(STAMP)
 

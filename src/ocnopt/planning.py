@@ -11,6 +11,7 @@ from .core.arrivals import Mode
 from .core.rollout import Rollout
 from .core.trajectory import Sweep
 from .curvature import Curvature, Kronecker
+from .game.kinds import Kind
 from .linalg.symmetric import Tally
 from .options import Search
 from .passes import send_draw, smallest
@@ -25,6 +26,7 @@ class Planned(Stateful):
     search: Search | None
     feedback: float
     feedback_samples: int | None
+    game_kind: Kind | None
     seats: list[Seat]
     tally: Tally
     seed: int
@@ -32,6 +34,10 @@ class Planned(Stateful):
     heard: Tensor | None
     last_step: Outcome | None = None
     """What became of the last step, with a search that measures its steps."""
+
+    def parts(self) -> dict[str, str]:
+        chosen = {"curvature": self.curvature, "search": self.search, "game": self.game_kind}
+        return {name: "none" if part is None else type(part).__name__ for name, part in chosen.items()}
 
     def uses_curvature(self) -> bool:
         return self.feedback > 0 or self.search is not None

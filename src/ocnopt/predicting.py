@@ -11,8 +11,7 @@ from .core.protocols import Params
 from .core.search import bellman_quadratic
 from .core.stage import Stage, inner, minus
 from .gathering import Turn
-from .searching import directions, weighted_core
-from .updates import Played
+from .played import Played, directions, weighted_core
 
 
 def step_of(turn: Turn) -> Params:

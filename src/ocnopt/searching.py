@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .core.bellman import Pace
 from .core.search import Model, Quadratic, Trust, bellman_quadratic
-from .core.stage import inner
 from .curvature import Curvature, Kronecker
-from .gathering import Boundary, Turn
-from .updates import Clock, Played, apply_diagonal, diagonal_of
+from .gathering import Turn
+from .played import Played, directions, weighted_core
+from .updates import Clock, apply_diagonal, diagonal_of
 
 
 @dataclass(frozen=True)
@@ -86,32 +85,13 @@ class Searched:
         trust.observe(float(b[1]), self.model, boundary.batch)
         damping = trust.damping * self.model.unit(clock.get("loss", 0.0))
         quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, damping, boundary.ranks)
+        if not quadratic.is_finite():
+            played.tally["search not finite"] += 1
+            clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=0.0, predicted=0.0)
+            return 0.0, 0.0
         alpha = self.model.believable(quadratic, boundary.loss)
         record(clock, trust, quadratic, alpha)
         return float(alpha[0]), float(alpha[1])
-
-
-def directions(played: Played) -> tuple[Tensor, Tensor, Tensor]:
-    """b (2,), R (2, N, r) and DᵀD (2, 2) of the policy's step and the previous one."""
-    some = played.steps[0].response
-    b, overlap = some.new_zeros(2), some.new_zeros(2, 2)
-    R = some.new_zeros(2, *some.shape)
-    for stage, step in zip(played.stages, played.steps, strict=True):
-        R[0] += step.response
-        D = [step.step] if stage.previous is None else [step.step, stage.previous]
-        if step.carried is not None:
-            R[1] += step.carried
-        for i, d in enumerate(D):
-            b[i] += inner(d, stage.gradient)
-            for j in range(i + 1):
-                overlap[i, j] += inner(d, D[j])
-    return b, R, torch.tril(overlap) + torch.tril(overlap, -1).T
-
-
-def weighted_core(boundary: Boundary) -> Tensor:
-    """C with the number of samples that each kept one stands for."""
-    weight = boundary.samples.weight
-    return boundary.C if weight is None else boundary.C * weight[:, None, None]
 
 
 def record(clock: Clock, trust: Trust, quadratic: Quadratic, alpha: Tensor) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ from .game.play import Game
 from .gathering import Boundary, Turn, boundary_of, stage_of
 from .linalg.symmetric import Tally
 from .measuring import Factors, diagonal_metric, measure_diagonals, states_of
-from .updates import Clock, Method, Played, diagonal_of
+from .played import Played
+from .updates import Clock, Method, diagonal_of
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Solver:
     def measure(self, turns: Sequence[Turn], clock: Clock) -> None:
         """Update the statistics and give every turn its metric."""
         curvature, damping = self.method.curvature, self.method.damping(clock)
+        self.mend(turns)
         if isinstance(curvature, Kronecker):
             seated = (*turns, *self.resting)
             matrices = [turn for turn in seated if turn.player is not None and turn.player.is_matrix]
@@ -93,6 +96,19 @@ class Solver:
         rule, _ = diagonal_of(curvature)
         measure_diagonals(rule, [turn for turn in turns if not turn.kronecker])
         self.give_metrics(turns, damping)
+
+    def mend(self, turns: Sequence[Turn]) -> None:
+        """Forget state that is not finite, as a damaged checkpoint or memory leaves it. Diagonals go without, as in
+        torch: no number that is not finite enters them."""
+        if not (isinstance(self.method.curvature, Kronecker) or self.method.needs_responses):
+            return
+        states = [state for turn in turns for state in turn.states]
+        if are_finite(list(tensors_of(states))):
+            return
+        for state in states:
+            if not are_finite(list(tensors_of([state]))):
+                self.tally["state begun anew"] += 1
+                state.clear()
 
     def redamp(self, turns: Sequence[Turn], clock: Clock) -> None:
         """The metrics at another λ, from the same statistics."""
@@ -123,11 +139,18 @@ class Solver:
         limits = Saturation(self.saturation, boundary.coordinates, samples.weight)
         problem = Problem(joint, self.value, C, self.method.pace(clock, turns[0].groups[0]["lr"]), limits)
         steps = self.policy(problem) if self.feedback else open_loop(joint)
-        if not all(bool(torch.isfinite(d).all()) for step in steps for d in step.step):
+        if not are_finite([d for step in steps for d in step.step]):
             self.tally["feedback not finite"] += 1
             steps = open_loop(joint)
         share_out(dict(zip(stages, ordered, strict=True)), sides, steps, boundary.name)
-        return Played(joint, steps, boundary)
+        return Played(joint, [self.finite_or_none(step) for step in steps], boundary, self.tally)
+
+    def finite_or_none(self, step: Step) -> Step:
+        """The step; none where it is not finite in the open loop either, as after a gradient near overflow."""
+        if are_finite([*step.step, *step.effective, step.response]):
+            return step
+        self.tally["step not finite"] += 1
+        return Step(zeros(step.effective), zeros(step.step), torch.zeros_like(step.response), step.carried)
 
     def sides(self, turns: Sequence[Turn], stages: Sequence[Stage], clock: Clock) -> list[Side]:
         """Who decides together."""
@@ -149,7 +172,8 @@ class Solver:
         """The effective gradient and the step of a turn that did not play: the open loop's."""
         turn.effective = turn.gradients
         if turn.kronecker:
-            turn.step = minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]
+            step = minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]
+            turn.step = step if are_finite(step) else zeros(step)
 
 
 def share_out(owners: dict[Stage, Turn], sides: Sequence[Side], steps: Sequence[Step], terminal: str) -> None:
@@ -160,6 +184,27 @@ def share_out(owners: dict[Stage, Turn], sides: Sequence[Side], steps: Sequence[
             turn = owners[member]
             turn.effective, turn.step, turn.terminal = effective, d, terminal
             turn.shares = side.stage.label if len(side.members) > 1 else ""
+
+
+def tensors_of(states: Iterable[dict[str, Any]]) -> Iterator[Tensor]:
+    """All tensors of the states, those in nested dicts too."""
+    for x in (x for state in states for x in state.values()):
+        if isinstance(x, dict):
+            yield from tensors_of([x])
+        elif isinstance(x, Tensor) and x.is_floating_point():
+            yield x
+
+
+def are_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all entries of all tensors are finite: the largest of each, since a sum can overflow."""
+    if not tensors:
+        return True
+    largest = torch._foreach_norm(list(tensors), float("inf"))
+    return bool(torch.stack([x.isfinite().to(largest[0].device) for x in largest]).all())
+
+
+def zeros(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(torch.zeros_like(x) for x in tensors)
 
 
 def plainly(turns: Sequence[Turn]) -> torch.autocast:

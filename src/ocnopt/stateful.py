@@ -11,6 +11,7 @@ from .core.capture import Capture
 from .game.play import Game
 from .layout import drop_gaps
 from .options import require_sound
+from .versions import migrated, placed, require_parts, require_places, stamped, unstamped
 
 
 class Stateful(torch.optim.Optimizer):
@@ -81,19 +82,34 @@ class Stateful(torch.optim.Optimizer):
             self.game.load_state_dict(self.clock["game"])
 
     def state_dict(self) -> dict[str, Any]:
-        """As in torch."""
+        """As in torch, with a version."""
         self.keep_game()
-        return super().state_dict()
+        return stamped(super().state_dict(), self.parts())
+
+    def parts(self) -> dict[str, str]:
+        """The choices that decide what the state holds, by name."""
+        raise NotImplementedError
+
+    def require_mine(self, state_dict: dict[str, Any], stamp: dict[str, Any]) -> None:
+        """Raise ValueError, before anything has changed, with the first difference of a state that is not for this."""
+        require_parts(migrated(stamp, self.parts()), self.parts())
+        names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
+        require_places(state_dict, self.param_groups, names)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, but every tensor keeps the dtype it was saved with: factors stay float32 under bfloat16."""
+        """As in torch, but factors keep the dtype they were saved with: float32 under bfloat16 parameters.
+
+        Raises ValueError, with the first difference, for a state of another model or other options.
+        """
+        state_dict, stamp = unstamped(state_dict)
+        self.require_mine(state_dict, stamp)
         super().load_state_dict(state_dict)
         saved = [key for group in state_dict["param_groups"] for key in group["params"]]
         mine = [p for group in self.param_groups for p in group["params"]]
         for key, p in zip(saved, mine, strict=True):
             for name, value in state_dict["state"].get(key, {}).items():
-                if isinstance(value, Tensor):
-                    self.state[p][name] = value.detach().to(p.device, copy=True)
+                if isinstance(value, Tensor | dict):
+                    self.state[p][name] = placed(value, p, name)
         drop_gaps(self.state)
         self.recall_game()
         self.plan()

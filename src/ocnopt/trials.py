@@ -21,10 +21,11 @@ from .curvature import SGD, Curvature, Kronecker
 from .evaluating import Again, differ, number, precision, tensors_kept_unless
 from .gathering import Boundary, Turn
 from .options import Search
+from .played import Played
 from .predicting import line_of, objective, step_of
 from .searching import Searched
 from .solving import Solver, plainly
-from .updates import Clock, Fixed, Method, Played, diagonal_of
+from .updates import Clock, Fixed, Method, diagonal_of
 
 
 @dataclass(frozen=True)

@@ -14,25 +14,15 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from .core.bellman import Pace
-from .core.policy import Step
-from .core.stage import Stage
 from .curvature import Curvature, Diagonal, Kronecker
-from .gathering import Boundary, Group, Turn
+from .gathering import Group, Turn
+from .played import Played
 
 SMALLEST = 1e-12
 """A rate of zero, at the end of a schedule, still has a metric: the proposal vanishes, and momentum goes on."""
 
 Clock = dict[str, Any]
 """What a search remembers between steps: plain numbers, kept in the first parameter group."""
-
-
-@dataclass(frozen=True)
-class Played:
-    """What the passes made of the control problem of one step: its stages, and the step of each."""
-
-    stages: Sequence[Stage]
-    steps: Sequence[Step]
-    boundary: Boundary
 
 
 class Method(Protocol):

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "planning", "measuring"),
         *("stateful", "evaluating", "predicting", "trials", "layout", "scaling", "distributed", "searching"),
+        *("played", "versions"),
     ),
     ("optim",),
     ("__init__", "sklearn"),

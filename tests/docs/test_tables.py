@@ -135,6 +135,7 @@ def test_counts_are_those_of_the_code() -> None:
     listed = {name for t in tables(TROUBLE) if t.header[0] == "count" for row in t.rows for name in code(row[0])}
     source = "\n".join(file.read_text() for file in (ROOT / "src" / "ocnopt").rglob("*.py"))
     counted = set(re.findall(r'tally\["([^"]+)"\]', source))
+    counted |= set(re.findall(r'\bcount = "([^"]+)"', source))
     counted |= set(re.findall(r'"((?:cholesky|eigh) (?:in|with) \w+)"', source))
     counted |= {f"nonlinear roll-out {reason}" for reason in re.findall(r'raise Unrepeatable\("([^"]+)"\)', source)}
     assert listed == counted

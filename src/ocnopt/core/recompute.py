@@ -53,8 +53,9 @@ def attributes_kept(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         for held, attributes in before:
-            held.clear()
-            held.update(attributes)
+            held.update(attributes)  # first, so that an interrupt here leaves no module without its attributes
+            for name in held.keys() - attributes.keys():
+                del held[name]
 
 
 @contextmanager

@@ -31,6 +31,9 @@ class Quadratic:
     b: Tensor
     H: Tensor
 
+    def is_finite(self) -> bool:
+        return bool(self.b.isfinite().all() & self.H.isfinite().all())
+
     def value(self, alpha: Tensor) -> Tensor:
         """The predicted change of the loss."""
         return self.b @ alpha + 0.5 * alpha @ self.H @ alpha

@@ -71,8 +71,7 @@ class RMSprop:
 
     def statistics(self, gradients: Tensors, states: Sequence[State], group: Group) -> None:
         v = buffers(states, "square_avg", gradients)
-        torch._foreach_mul_(v, self.alpha)
-        torch._foreach_addcmul_(v, gradients, gradients, value=1 - self.alpha)
+        average_squares(v, gradients, self.alpha)
 
     def denominators(self, states: Sequence[State], group: Group) -> list[Tensor | float]:
         root = torch._foreach_sqrt([state["square_avg"] for state in states])
@@ -113,8 +112,7 @@ class Adam:
     def statistics(self, gradients: Tensors, states: Sequence[State], group: Group) -> None:
         beta2 = group["betas"][1]
         v = buffers(states, "exp_avg_sq", gradients)
-        torch._foreach_mul_(v, beta2)
-        torch._foreach_addcmul_(v, gradients, gradients, value=1 - beta2)
+        average_squares(v, gradients, beta2)
         for state in states:
             state["step"] = state.get("step", 0) + 1
 
@@ -155,6 +153,13 @@ def buffers(states: Sequence[State], name: str, like: Tensors) -> Tensors:
         if name not in state:
             state[name] = torch.zeros_like(x)
     return [state[name] for state in states]
+
+
+def average_squares(v: Tensors, gradients: Tensors, keep: float) -> None:
+    """v ← keep·v + (1 − keep)·g², at most the largest number: a finite gradient can have a square that is not."""
+    torch._foreach_mul_(v, keep)
+    torch._foreach_addcmul_(v, gradients, gradients, value=1 - keep)
+    torch._foreach_clamp_max_(v, [torch.finfo(x.dtype).max for x in v])
 
 
 def heavy_ball(steps: Tensors, states: Sequence[State], momentum: float) -> Tensors:

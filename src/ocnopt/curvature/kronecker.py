@@ -80,7 +80,7 @@ class Kronecker:
     def fit(self, player: MatrixPlayer, state: State) -> None:
         """Forget factors that are blank, or of another size: a bias frozen or thawed changes the input side."""
         width = sum(p.numel() for p in player.parameters) // player.parameters[0].shape[0]
-        if "A" in state and (state["A"].shape[-1] != width or not state["updates"]):
+        if "A" in state and (state["A"].shape[-1] != width or not state.get("updates")):
             for name in OWN:
                 state.pop(name, None)
 
@@ -146,11 +146,10 @@ class KFAC(Kronecker):
         try:
             pairs = zip((A, B), dampings(A, B, damping), strict=True)
             inverses = [damped_inverse(X, d, tally) for X, d in pairs]
-        except DecompositionError:
-            tally["decomposition failed"] += 1
+        except DecompositionError as error:
+            tally[error.count] += 1
             return
-        state["inverse_A"], state["inverse_B"] = inverses
-        state["damping"] = damping
+        state.update(inverse_A=inverses[0], inverse_B=inverses[1], damping=damping)
 
     def stale(self, state: State, damping: float) -> bool:
         """Whether λ has moved so far that the inverses no longer hold it."""
@@ -198,15 +197,15 @@ class EKFAC(KFAC):
             return super().renew(state, damping, tally)
         try:
             (s_A, U_A), (s_B, U_B) = eigh(state["A"], tally), self.basis(state["B"], tally)
-        except DecompositionError:
-            tally["decomposition failed"] += 1
+        except DecompositionError as error:
+            tally[error.count] += 1
             return None
         if "S" in state:
-            state["S"] = carried(state["S"], turn(U_A, state["U_A"]), turn(U_B, state.get("U_B")))
+            S = carried(state["S"], turn(U_A, state["U_A"]), turn(U_B, state.get("U_B")))
         else:
-            state["S"] = s_B[..., :, None] * s_A[..., None, :]
-        state.update(s_A=s_A, s_B=s_B, U_A=U_A)
-        state.update({} if U_B is None else {"U_B": U_B})
+            S = s_B[..., :, None] * s_A[..., None, :]
+        # All at once: an interrupt in between would leave S in one basis and U in another.
+        state.update({"s_A": s_A, "s_B": s_B, "U_A": U_A, "S": S, **({} if U_B is None else {"U_B": U_B})})
         return None
 
     def basis(self, B: Tensor, tally: Tally) -> tuple[Tensor, Tensor | None]:

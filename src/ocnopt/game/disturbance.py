@@ -48,7 +48,7 @@ class Robust(PerSample):
         coordinates = torch.ones_like(C[:, 0, :]) if own is None else own.to(C)
         c = coordinates if a is None else coordinates + a
         rest = torch.eye(C.shape[-1], dtype=C.dtype, device=C.device) - X
-        worse = torch.linalg.solve(rest, torch.cat([C, c.unsqueeze(-1)], -1))
+        worse = torch.linalg.solve_ex(rest, torch.cat([C, c.unsqueeze(-1)], -1))[0]
         return symmetrize(worse[..., :-1]), worse[..., -1] - coordinates
 
     def held(self, X: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ def shrink(C: Tensor, G: Tensor) -> Tensor:
     if C.shape[-1] == 1:
         return C / (1 + C * G)
     eye = torch.eye(C.shape[-1], dtype=C.dtype, device=C.device)
-    return symmetrize(torch.linalg.solve(eye + C @ G, C))
+    return symmetrize(torch.linalg.solve_ex(eye + C @ G, C)[0])  # not finite where singular, which callers look for
 
 
 def solve_shrunk(C: Tensor, G: Tensor, b: Tensor) -> Tensor:

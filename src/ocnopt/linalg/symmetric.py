@@ -8,6 +8,8 @@ Whoever calls counts what happened in a ``Tally`` and shows it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -19,7 +21,26 @@ JITTERS = (1e-6, 1e-4, 1e-2)
 
 
 class DecompositionError(ArithmeticError):
-    """No rung of the ladder could factorise the matrix."""
+    """No rung of the ladder could factorise the matrix. count: the name under which that is counted."""
+
+    count = "decomposition failed"
+
+
+class MemoryExhausted(DecompositionError):
+    """There was no room for the factorisation, and none of the ladder's rungs takes less."""
+
+    count = "decomposition out of memory"
+
+
+@contextmanager
+def in_memory() -> Iterator[None]:
+    """torch's two ways to say that memory is exhausted, as one error."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise MemoryExhausted(str(error)) from error
+        raise
 
 
 def symmetrize(A: Tensor) -> Tensor:
@@ -38,6 +59,7 @@ def add_diagonal(A: Tensor, d: Tensor | float) -> Tensor:
     return A + d * eye
 
 
+@in_memory()
 def cholesky(A: Tensor, tally: Tally) -> Tensor:
     """Lower factor L with L Lᵀ = A (..., n, n); jitter relative to the mean diagonal is added in double if it must.
 
@@ -56,6 +78,7 @@ def cholesky(A: Tensor, tally: Tally) -> Tensor:
     raise DecompositionError(f"The {tuple(A.shape)} matrix is not positive definite, even with jitter {JITTERS[-1]:g}.")
 
 
+@in_memory()
 def eigh(A: Tensor, tally: Tally) -> tuple[Tensor, Tensor]:
     """Eigenvalues, clipped at zero, and eigenvectors of A (..., n, n).
 

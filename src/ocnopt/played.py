@@ -1,0 +1,47 @@
+"""What the passes have made of one step, and the directions of its quadratic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .core.policy import Step
+from .core.stage import Stage, inner
+from .gathering import Boundary
+from .linalg.symmetric import Tally
+
+
+@dataclass(frozen=True)
+class Played:
+    """What the passes made of the control problem of one step: its stages, and the step of each."""
+
+    stages: Sequence[Stage]
+    steps: Sequence[Step]
+    boundary: Boundary
+    tally: Tally = field(default_factory=Tally)
+
+
+def directions(played: Played) -> tuple[Tensor, Tensor, Tensor]:
+    """b (2,), R (2, N, r) and DᵀD (2, 2) of the policy's step and the previous one."""
+    some = played.steps[0].response
+    b, overlap = some.new_zeros(2), some.new_zeros(2, 2)
+    R = some.new_zeros(2, *some.shape)
+    for stage, step in zip(played.stages, played.steps, strict=True):
+        R[0] += step.response
+        D = [step.step] if stage.previous is None else [step.step, stage.previous]
+        if step.carried is not None:
+            R[1] += step.carried
+        for i, d in enumerate(D):
+            b[i] += inner(d, stage.gradient)
+            for j in range(i + 1):
+                overlap[i, j] += inner(d, D[j])
+    return b, R, torch.tril(overlap) + torch.tril(overlap, -1).T
+
+
+def weighted_core(boundary: Boundary) -> Tensor:
+    """C with the number of samples that each kept one stands for."""
+    weight = boundary.samples.weight
+    return boundary.C if weight is None else boundary.C * weight[:, None, None]

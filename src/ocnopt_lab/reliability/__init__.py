@@ -1,0 +1,1 @@
+"""Random networks, faults that strike them in training, and what is left standing afterwards."""
