@@ -120,8 +120,11 @@ def verdict(loop: Loop, hooks: int) -> list[str]:
 
 
 def standing(loop: Loop, before: Sequence[Tensor], struck: Counter[str]) -> list[str]:
-    """Parameters that clean steps no longer move; after entries of 1e25, which move them far away, that may be."""
-    if any(struck[name] for name in struck if "1e25" in name):
+    """Parameters that clean steps no longer move.
+
+    That may be after entries of 1e25, which move them far away, and with searches that take no step but a better one.
+    """
+    if getattr(loop.optimizer.search, "needs_closure", False) or any(struck[name] for name in struck if "1e25" in name):
         return []
     pairs = zip(loop.model.named_parameters(), before, strict=True)
     return [f"the parameter {name} stands still" for (name, p), old in pairs if moves(p) and p.equal(old)]
