@@ -45,6 +45,11 @@ COLOURS = {
     "adam-0.001": "#9BB8D3",
     "adam-0.003": "#0072B2",
     "adam-0.01": "#56B4E9",
+    "adam-0.03": "#7B6BB5",
+    "sgd-0.03": "#C4C4C4",
+    "sgd-0.1": "#9A9A9A",
+    "sgd-0.3": "#666666",
+    "ocnopt": "#D55E00",
     "no-game": "#000000",
     "nash-last": "#009E73",
     "cooperative-first": "#E69F00",
@@ -124,7 +129,10 @@ def draw(path: Path, runs: Sequence[Run]) -> None:
     panels = figure.subplots(len(names), 2, sharey="row", squeeze=False)
     for line, problem in zip(panels, names, strict=True):
         for method, curve in median_curves([run for run in runs if run.problem == problem]).items():
-            style = {"color": COLOURS.get(method, "#333333"), "linewidth": 1.3 if method.startswith("adam") else 2.0}
+            style = {
+                "color": COLOURS.get(method, "#333333"),
+                "linewidth": 1.3 if method.startswith(("adam", "sgd")) else 2.0,
+            }
             for axis, x in zip(line, ("step", "seconds"), strict=True):
                 axis.plot(curve[x], curve["loss"], label=method, **style)
                 axis.set_xlabel(x if x == "step" else "seconds in training steps")
