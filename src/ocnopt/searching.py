@@ -97,5 +97,6 @@ class Searched:
 def record(clock: Clock, trust: Trust, quadratic: Quadratic, alpha: Tensor) -> None:
     """Keep what the next step and ``diagnostics()`` want to know."""
     slope = float(quadratic.b @ alpha)
+    clock.setdefault("loss", 0.0)
     clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=slope)
     clock.update(length=float(alpha[0]), momentum=float(alpha[1]), predicted=float(quadratic.value(alpha)))
