@@ -13,6 +13,8 @@ from torch import Tensor
 
 VERSION = 1
 STAMP = "stamp"
+BEGINS = ("game", "none")
+"""A state that was saved without a game may go on with one."""
 LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "square_avg", "momentum_buffer", "direction")
 """Tensors of the state in the parameter's own shape."""
 
@@ -64,7 +66,7 @@ def migrated(stamp: dict[str, Any], parts: Mapping[str, str]) -> dict[str, Any]:
 def require_parts(stamp: Mapping[str, Any], parts: Mapping[str, str]) -> None:
     """Raise ValueError at the first part that differs."""
     for name, mine in parts.items():
-        if stamp[name] != mine:
+        if stamp[name] != mine and (name, stamp[name]) != BEGINS:
             raise ValueError(
                 f"The state was saved with {name}={stamp[name]}, and this optimizer has {name}={mine}; "
                 "build it with the same before loading."
