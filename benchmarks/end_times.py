@@ -49,7 +49,7 @@ class EndTimes:
     """Steps of every run."""
     penalty: float = 0.1
     """c of the penalty ½ c T²."""
-    lr: float = 0.3
+    lr: float = 3.0
     """Step of the end time, as a multiplier."""
     period: int = 5
     """The end time moves in every so many steps."""
