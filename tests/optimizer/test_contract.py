@@ -738,3 +738,20 @@ def test_it_is_a_torch_optimizer() -> None:
     train(model, optimizer, 1)
     assert calls == ["pre", "post"]
     assert optimizer.param_groups[0]["param_names"][0] == "0.weight"
+
+
+def test_the_trajectory_is_released_with_the_step() -> None:
+    """By reference counts alone: in a cycle, the tensors of many steps would wait for the garbage collector."""
+    model = mlp()
+    optimizer = OCNOpt(model)
+    x, y = batch(0)
+    gc.collect()
+    gc.disable()
+    try:
+        F.cross_entropy(model(x), y).backward()
+        seen = [weakref.ref(call.z) for calls in optimizer.capture.calls.values() for call in calls]
+        assert seen and all(ref() is not None for ref in seen)
+        optimizer.step()
+        assert all(ref() is None for ref in seen)
+    finally:
+        gc.enable()

@@ -82,6 +82,7 @@ class Evaluation:
     """One evaluation of a vector field: the calls that gradients come back to while it is open, in no trajectory"""
 
     calls: dict[Capture, dict[nn.Module, list[Call]]] = field(default_factory=dict)
+    home: object = field(default_factory=object)
 
     def of(self, capture: Capture) -> dict[nn.Module, list[Call]]:
         """Calls of one model's modules."""

@@ -98,6 +98,7 @@ class Capture:
     def drop(self) -> None:
         """Forget what came back; forward passes that wait for their backward pass stay."""
         self.calls: dict[nn.Module, list[Call]] = {}
+        self.home = object()
         self.refusals: dict[nn.Module, str] = {}
         self.reached: dict[int, Sweep] = {}
         self.task: int | None = None
@@ -200,10 +201,10 @@ class Capture:
         if self.mode is Mode.LOSS and held is None:  # an evaluation is part of a pass that has begun before
             self.begin()
         slot = self.slots[module]
-        calls = (self.calls if held is None else held.of(self)).setdefault(module, [])
-        if call.home is not calls:
-            calls.append(self.trimmed(call, slot) if call.home is None else call.emptied())
-            call.home = calls
+        calls, home = (self.calls, self.home) if held is None else (held.of(self), held.home)
+        if call.home is not home:
+            calls.setdefault(module, []).append(self.trimmed(call, slot) if call.home is None else call.emptied())
+            call.home = home
             self.reached[call.sweep] = self.sweeps[call.sweep] = sweep
         leaves = self.leaves_of(call)
         before, kept = leaves[j], self.kept(gradient.detach(), slot, call)

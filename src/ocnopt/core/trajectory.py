@@ -37,7 +37,8 @@ class Call:
     share: of the time that an ODE took, for calls of its vector field, which move together: all of one solve are one
         call's worth of evidence. 1 for a call of its own.
     count: calls that this one stands for, see ``merged``.
-    home: the list that holds the call once a gradient has come back to it.
+    home: a token of the trajectory or evaluation that holds the call, once a gradient has come back to it. Not the
+        thing itself: two that hold each other stay in memory until the garbage is collected.
     """
 
     args: tuple[Any, ...]
@@ -52,7 +53,7 @@ class Call:
     draws: Leaves = field(default_factory=list)
     share: float = 1.0
     count: int = 1
-    home: list[Call] | None = field(default=None, repr=False)
+    home: object | None = None
 
     @property
     def z(self) -> Tensor:
