@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,9 +100,16 @@ def finite(loss: Any, gradients: Sequence[Tensor]) -> bool:
     """Whether the loss, if known, and all gradients are finite."""
     if loss is not None and not bool(torch.as_tensor(loss).isfinite().all()):
         return False
-    # The largest entry of each: a norm of squares can overflow where no entry does.
-    largest = torch._foreach_norm([g for g in gradients if not g.is_sparse and g.numel()], float("inf"))
-    return not largest or bool(torch.stack([x.isfinite().to(largest[0].device) for x in largest]).all())
+    return are_finite([g for g in gradients if not g.is_sparse])
+
+
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all entries are finite, by the largest of each: a norm of squares can overflow where no entry does."""
+    filled = [x for x in tensors if x.numel()]
+    if not filled:
+        return True
+    largest = torch._foreach_norm(filled, float("inf"))
+    return bool(torch.stack([x.isfinite().to(largest[0].device) for x in largest]).all())
 
 
 def require_core(turns: Sequence[Turn], capture: Capture, terminal: Terminal) -> None:

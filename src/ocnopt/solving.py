@@ -21,7 +21,7 @@ from .core.value import Value
 from .curvature import Kronecker
 from .game.coalition import Side, alone
 from .game.play import Game
-from .gathering import Boundary, Turn, boundary_of, stage_of
+from .gathering import Boundary, Turn, are_finite, boundary_of, stage_of
 from .linalg.symmetric import Tally
 from .measuring import Factors, diagonal_metric, measure_diagonals, states_of
 from .played import Played
@@ -103,10 +103,10 @@ class Solver:
         if not (isinstance(self.method.curvature, Kronecker) or self.method.needs_responses):
             return
         states = [state for turn in turns for state in turn.states]
-        if are_finite(list(tensors_of(states))):
+        if are_finite(tensors_of(states)):
             return
         for state in states:
-            if not are_finite(list(tensors_of([state]))):
+            if not are_finite(tensors_of([state])):
                 self.tally["state begun anew"] += 1
                 state.clear()
 
@@ -193,14 +193,6 @@ def tensors_of(states: Iterable[dict[str, Any]]) -> Iterator[Tensor]:
             yield from tensors_of([x])
         elif isinstance(x, Tensor) and x.is_floating_point():
             yield x
-
-
-def are_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether all entries of all tensors are finite: the largest of each, since a sum can overflow."""
-    if not tensors:
-        return True
-    largest = torch._foreach_norm(list(tensors), float("inf"))
-    return bool(torch.stack([x.isfinite().to(largest[0].device) for x in largest]).all())
 
 
 def zeros(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:

@@ -14,7 +14,8 @@ from ocnopt import OCNOpt
 from ocnopt.core.backward import Evaluation
 from ocnopt.core.trajectory import Call
 from ocnopt.curvature.factors import evidence, factor_A, factor_B
-from ocnopt.ode.knots import ADAPTIVE, STAGES, Ends, Knot, Knots, Stages
+from ocnopt.ode.knots import STAGES, Ends, Knot, Knots, Stages
+from ocnopt.ode.solver import ADAPTIVE
 from ocnopt.players import find
 
 torchdiffeq = pytest.importorskip("torchdiffeq", reason="needs the extra [ode]")

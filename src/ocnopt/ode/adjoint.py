@@ -85,9 +85,14 @@ class Flow:
 
     def ahead(self, x: State) -> State:
         """x(t1), and nothing of the way there is kept."""
-        span, settings = self.span, self.span.solver.settings(**self.span.solver.norm(self.field.single))
         with backward.muted(), self.autocast.on():
-            states = solve(self.field, x, (span.t0, span.t1), settings, self.k)
+            return self.end(x)
+
+    def end(self, x: State) -> State:
+        """x(t1), by steps that autograd may follow."""
+        span, solver = self.span, self.span.solver
+        settings = solver.settings(**solver.norm(self.field.single))
+        states = solve(self.field, x, (span.t0, span.t1), settings, self.k)
         return tuple(a[-1] for a in states)
 
     def back(self, x1: State, cotangents: Sequence[State], heard: bool) -> Joint:

@@ -19,7 +19,8 @@ from ocnopt.core.arrivals import Mode
 from ocnopt.core.backward import Evaluation, hold, passing
 from ocnopt.core.capture import Capture
 
-from .knots import ADAPTIVE, STAGES, Knots, Rule, rule_of
+from .knots import STAGES, Knots, Rule, rule_of
+from .solver import ADAPTIVE
 
 Callback = Callable[..., Any]
 

@@ -17,6 +17,8 @@ from typing import Protocol
 
 from ocnopt.core.backward import Evaluation
 
+from .solver import ADAPTIVE
+
 STAGES: dict[str, tuple[tuple[float, float], ...]] = {
     "euler": ((0, 1),),
     "midpoint": ((0, 0), (1 / 2, 1)),
@@ -25,9 +27,6 @@ STAGES: dict[str, tuple[tuple[float, float], ...]] = {
     "rk4": ((0, 1 / 8), (1 / 3, 3 / 8), (2 / 3, 3 / 8), (1, 1 / 8)),
 }
 """(c, b) of every stage of the fixed-grid methods of torchdiffeq, whose b are not negative."""
-
-ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
-"""Methods whose last stage of an accepted step lies at its end."""
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from ..core import backward
 from .adjoint import Adjoint, Autocast, Flow
 from .field import Counts, Field, inspect, state_of
 from .joint import Span
-from .solver import Solver, State, solve, torchdiffeq
+from .solver import Solver, State, torchdiffeq
 from .times import TerminalTime
 
 
@@ -37,10 +37,7 @@ class ByAutograd:
     """Through the steps of the solver, all of which are kept: discretise, then optimise."""
 
     def __call__(self, flow: Flow, x: State) -> State:
-        span, solver = flow.span, flow.span.solver
-        settings = solver.settings(**solver.norm(flow.field.single))
-        states = solve(flow.field, x, (span.t0, span.t1), settings, flow.k)
-        return tuple(a[-1] for a in states)
+        return flow.end(x)
 
 
 class NeuralODE(nn.Module):

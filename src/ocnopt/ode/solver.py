@@ -16,6 +16,7 @@ State = tuple[Tensor, ...]
 """The state of an ODE: one tensor or several, each (B, ...)."""
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+"""Methods that choose their steps; the last stage of an accepted one lies at its end."""
 FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams", "fixed_adams")
 
 
@@ -82,7 +83,9 @@ def torchdiffeq() -> Any:
     try:
         import torchdiffeq as package
     except ImportError as error:
-        raise ImportError('Neural ODEs need torchdiffeq, which is not installed: pip install "ocnopt[ode]"') from error
+        raise ImportError(
+            'Neural ODEs and flows need torchdiffeq, which is not installed: pip install "ocnopt[ode]"'
+        ) from error
     return package
 
 

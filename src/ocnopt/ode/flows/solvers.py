@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from ...core.solves import one_solve
-
-__all__ = ["Adjoint", "Discretised", "State", "one_solve"]
-
-State = tuple[Tensor, ...]
+from ..solver import State, torchdiffeq
 
 
 @dataclass(frozen=True)
@@ -45,12 +41,3 @@ class Adjoint(Discretised):
 
     def end(self, f: nn.Module, state: State, times: Tensor) -> State:
         return self.last(torchdiffeq().odeint_adjoint, f, state, times)
-
-
-def torchdiffeq() -> Any:
-    """The package, when it is needed and not before."""
-    try:
-        import torchdiffeq
-    except ImportError as error:
-        raise ImportError("Differential equations are solved by torchdiffeq: pip install 'ocnopt[ode]'.") from error
-    return torchdiffeq
