@@ -74,7 +74,7 @@ class OCNOpt(Planned):
         TypeError, ValueError: with a sentence, for arguments that make no sense.
     """
 
-    MODEL_LR = 0.5
+    MODEL_LR = 0.7
     OPTIONS = (
         *("model", "curvature", "search", "value", "terminal", "rollout_kind"),
         *("feedback", "saturation", "feedback_samples", "batch_dim", "seed"),

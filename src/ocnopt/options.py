@@ -190,7 +190,7 @@ def require_limits(feedback: float, saturation: float | None) -> None:
 
 def fitting(terminal: Terminal, value: Value) -> Terminal:
     """terminal="auto" under a coupled value may take exact Gauss-Newton."""
-    return Auto(terminal.beta, many=32) if isinstance(terminal, Auto) and isinstance(value, Coupled) else terminal
+    return replace(terminal, many=32) if isinstance(terminal, Auto) and isinstance(value, Coupled) else terminal
 
 
 def require_trainable(model: Any) -> None:

@@ -166,6 +166,37 @@ def test_true_vs_rest_notices_a_larger_core(monkeypatch: pytest.MonkeyPatch) -> 
         test_true_vs_rest_is_the_tight_bound_along_v("labels")
 
 
+@pytest.mark.parametrize("name", CROSS_ENTROPIES)
+@pytest.mark.parametrize("across", [0.3, 1.0])
+def test_across_leads_from_the_bound_to_the_trace(name: str, across: float) -> None:
+    """C = c + across (tr H/|v|² − c) with c the bound; at 1, tr(v C vᵀ) = tr H."""
+    v, H = cotangent(LOSSES[name]).flatten(1), hessian(LOSSES[name])
+    c, trace, length = tight_core(LOSSES[name]), H.diagonal(dim1=1, dim2=2).sum(1), v.square().sum(1)
+    wanted = torch.where(length > 0, c + across * (trace / length - c), 0.0)
+    close(recognise(LOGITS, cotangent(LOSSES[name])).core(across), wanted, "C")
+
+
+def test_across_averages_over_the_labels_of_a_sample() -> None:
+    """Labels that move together stay together: only the classes of each are taken across."""
+    h, y = positions()
+    seen = recognise(h, cotangent(lambda h: F.cross_entropy(h, y), h))
+    assert seen is not None
+
+    def alone(t: int) -> Tensor:
+        """Trace over bound of every sample, were its label at t the only one."""
+        part = recognise(h[:, :, t], cotangent(lambda h: F.cross_entropy(h, y[:, t].clamp(min=0)), h[:, :, t]))
+        return part.core(1.0) / part.core()
+
+    ratio = torch.stack([alone(t) for t in range(T)], dim=1)
+    share = ((seen.p - seen.t).square() / seen.p).sum(1) * seen.s[:, 0]
+    close(seen.core(1.0), seen.core() * (share * ratio).sum(1) / share.sum(1), "C")
+
+
+def test_across_must_be_a_share() -> None:
+    with pytest.raises(ValueError, match=r"TrueVsRest\(across=1.5\) must lie in \[0, 1\]"):
+        TrueVsRest(across=1.5)
+
+
 def test_true_vs_rest_is_exact_for_two_classes() -> None:
     h, y = LOGITS[:, :2], LABELS % 2
 
@@ -175,6 +206,7 @@ def test_true_vs_rest_is_exact_for_two_classes() -> None:
     v = cotangent(loss, h)
     C = recognise(h, v).core()
     close(C.view(B, 1, 1) * v[:, :, None] * v[:, None, :], hessian(loss, h), "v C vᵀ")
+    close(recognise(h, v).core(1.0), C, "C, which the trace allows no more than")
 
 
 @pytest.mark.parametrize("name", CROSS_ENTROPIES)

@@ -8,7 +8,9 @@ v, and label samples of the Fisher matrix.
     C = 1 / (vᵀ H⁺ v),  H = s (diag p − p pᵀ)   ⇒   C = 1 / (s χ²),  χ² = Σ_j (p_j − t_j)² / p_j
 
 is the largest core for which v C vᵀ ⪯ H. For a class label it is p_y / (s (1 − p_y)), the
-true-vs-rest factor of arXiv 2605.06081; it also covers soft targets and label smoothing.
+true-vs-rest factor of arXiv 2605.06081; it also covers soft targets and label smoothing. Exact for a change
+of the logits along H⁺v, it sees nothing of the other K − 2 dimensions, in which every sample's logits move by the
+steps made for all others: a core between C and the one of the trace of H allows for those.
 """
 
 from __future__ import annotations
@@ -36,11 +38,28 @@ class SoftmaxCrossEntropy:
     logits: bool = True
     dtype: torch.dtype = torch.float32
 
-    def core(self) -> Tensor:
-        """C (B,) with v C vᵀ ⪯ H, tight; 0 where the residual has underflowed."""
+    def core(self, across: float = 0.0) -> Tensor:
+        """C (B,) with v C vᵀ ⪯ H, tight; 0 where the residual has underflowed.
+
+        across: how much of the way to the trace of H, see ``traces``. Beyond 0 the core is no bound.
+        """
         tiny = torch.finfo(self.p.dtype).tiny
-        chi2 = (self.s * (self.p - self.t).square() / self.p.clamp(min=tiny)).flatten(1).sum(1)
-        return torch.where(chi2 > 1e-30, 1 / chi2.clamp(min=1e-30), 0.0)
+        χ2 = (self.p - self.t).square() / self.p.clamp(min=tiny)
+        length = (self.s * χ2).flatten(1).sum(1)
+        C = torch.where(length > 1e-30, 1 / length.clamp(min=1e-30), 0.0)
+        return C * (1 + across * (self.traces(χ2) - 1)) if across else C
+
+    def traces(self, χ2: Tensor) -> Tensor:
+        """tr H over tr(v C vᵀ), (B,), at least 1; the mean over a sample's labels, weighted by their shares of s χ².
+
+        For one label it is χ² (1 − |p|²)/|p − t|²: K − 1 where all of K classes are as likely, and 1 for two.
+        """
+        χ2, residual = χ2.sum(1), (self.p - self.t).square().sum(1)
+        tiny = torch.finfo(self.p.dtype).tiny
+        ratio = χ2 * (1 - self.p.square().sum(1)).clamp(min=0) / residual.clamp(min=tiny)
+        share, ratio = (x.reshape(len(x), -1) for x in (self.s.squeeze(1) * χ2, ratio))
+        mean = (share * ratio).sum(1) / share.sum(1).clamp(min=tiny)
+        return mean.clamp(min=1.0)
 
     def loss(self) -> Tensor:
         """The cross-entropy Σ s t·(−log p), one number."""

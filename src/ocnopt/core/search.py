@@ -108,7 +108,7 @@ class Model:
     longest: tuple[float, float] = (1.0, 1.0)
     damping: float | None = None
     noise: float = 2.0
-    start: float = 1.0
+    start: float = 0.1
     relative: float = 0.1
     promise: float = 1.0
     shrinkage: float = 0.03

@@ -69,7 +69,17 @@ class TrueVsRest:
     For class labels it is the true-vs-rest factor (arXiv 2605.06081), exact for two classes. Losses
     that act on every output entry by itself (squared error, logistic) have it too. Where such a loss is linear in some
     entries, as a flow's is in the change of the density, no multiple of v vᵀ lies below H: then Y is v without them.
+
+    across: for class labels, how much of the way from the bound (0) to the trace of H (1) the core goes. The bound
+        sees no change of the logits across v, so that steps made from it alone go too far where such changes are large,
+        as in the first steps of a convolutional network.
     """
+
+    across: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.across <= 1:
+            raise ValueError(f"TrueVsRest(across={self.across}) must lie in [0, 1].")
 
     def factor(self, loss: Tensor, output: Tensor, generator: torch.Generator) -> Factor:
         diagonal = elementwise(loss, output)
@@ -88,7 +98,7 @@ class TrueVsRest:
         if sweep.core is not None:
             return sweep.core[:, 0, 0], "true-vs-rest"
         if sweep.seen is not None:
-            return sweep.seen.core(), "true-vs-rest"
+            return sweep.seen.core(self.across), "true-vs-rest"
         raise ValueError(
             "terminal='true-vs-rest' found no softmax cross-entropy at the model's output; call "
             "optimizer.backward(loss, output) instead of loss.backward(), or choose terminal='gradient'."
@@ -147,14 +157,16 @@ class Fisher:
 
 @dataclass(frozen=True)
 class Auto:
-    """The true-vs-rest bound where the loss shows it, else the gradient with a small β.
+    """True-vs-rest where the loss shows it, part of the way to the trace of H; else the gradient with a small β.
 
+    across: see ``TrueVsRest``.
     many: with a value that can use it (coupled), ``optimizer.backward`` takes exact Gauss-Newton for up
         to this many output entries per sample.
     """
 
     beta: float = 0.01
     many: int = 0
+    across: float = 0.6
 
     def factor(self, loss: Tensor, output: Tensor, generator: torch.Generator) -> Factor:
         if output.dim() and output[0].numel() <= self.many:
@@ -164,7 +176,7 @@ class Auto:
     def core(self, sweep: Sweep, batch: int) -> tuple[Tensor | float, str]:
         if sweep.seen is None and sweep.core is None:
             return Gradient(self.beta).core(sweep, batch)
-        return TrueVsRest().core(sweep, batch)
+        return TrueVsRest(self.across).core(sweep, batch)
 
 
 def needs_backward(name: str) -> str:
