@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from .core.ranks import Ranks
 from .core.rollout import Nonlinear
@@ -24,6 +24,15 @@ def require_whole(named: Iterable[tuple[str, Tensor]]) -> None:
                 f"The parameter {name} is sharded over processes, and OCNOpt needs whole ones; wrap the model in "
                 "DistributedDataParallel in place of fully_shard or FullyShardedDataParallel."
             )
+
+
+def require_unsharded(model: nn.Module, gradients: Sequence[Tensor]) -> None:
+    """Raise ValueError where the model was sharded after the optimizer was built, as accelerate does it.
+
+    gradients: those that have come back to the optimizer's parameters, which may be the model's no longer.
+    """
+    if not gradients or hasattr(gradients[0], "placements"):
+        require_whole(model.named_parameters())
 
 
 def require_spreadable(ranks: Ranks, value: Value, rollout: Any, search: Any) -> None:

@@ -35,6 +35,7 @@ class Again:
 
     def __init__(self, closure: Callable[[], Any], capture: Capture) -> None:
         self.closure, self.capture = closure, capture
+        self.earlier = capture.reached
         self.rng = generator_states()
         self.buffers = {name: buffer.clone() for name, buffer in capture.model.named_buffers()}
 
@@ -48,6 +49,23 @@ class Again:
             with torch.enable_grad(), casts_anew():
                 loss = self.closure()
         return number(loss)
+
+    def require_comparable(self, loss: Any, tried: bool) -> None:
+        """Raise ValueError where losses of the closure do not tell a good step from a bad one.
+
+        tried: whether an earlier step has shown already that the closure is deterministic.
+        """
+        self.require_alone()
+        if not tried:
+            self.require_same(loss)
+
+    def require_alone(self) -> None:
+        """Raise ValueError where gradients from before the closure are a part of the step: it has not dropped them."""
+        if self.earlier and self.capture.reached is self.earlier:
+            raise ValueError(
+                "Gradients from before the closure are a part of this step, and this search measures the closure's loss"
+                " alone; accumulate inside of the closure, or choose search='model'."
+            )
 
     def require_same(self, loss: Any) -> None:
         """Raise ValueError where the closure finds another loss at the same parameters."""

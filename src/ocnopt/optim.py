@@ -14,7 +14,7 @@ from .core.hooks import forget_compiled
 from .core.terminal import Terminal
 from .core.value import Value
 from .curvature import Curvature
-from .distributed import agree, require_spreadable, require_whole, warn_if_unseen
+from .distributed import agree, require_spreadable, require_unsharded, require_whole, warn_if_unseen
 from .evaluating import Again, again_of
 from .game.blocks import Block
 from .game.kinds import Kind
@@ -142,7 +142,7 @@ class OCNOpt(Planned):
         if self.game is not None:
             self.blocks = self.game.alignments.blocks
         self.recall_game()
-        self.heard = None
+        self.last_step = getattr(self, "last_step", None)
         self.plan()
 
     # the loop
@@ -175,14 +175,15 @@ class OCNOpt(Planned):
             return loss.backward()  # a trial: only the loss is wanted
         require_graph(self.capture, loss, output)
         if self.without_gradients():
-            self.drop()
+            self.capture.drop()
         if bool(loss.isfinite()) and self.uses_curvature():
             with self.capture.during(Mode.OFF):
                 factor = self.terminal.factor(loss, output, self.generator())
             send_columns(self.capture, factor, output, self.targets())
             if factor.root is not None:
                 self.draw_signs(factor.root, output)
-        self.heard = loss.detach() if self.heard is None else self.heard + loss.detach()
+        heard = self.capture.heard
+        self.capture.heard = loss.detach() if heard is None else heard + loss.detach()
         loss.backward()
 
     def advance(self, loss: Any, again: Again | None) -> None:
@@ -190,6 +191,7 @@ class OCNOpt(Planned):
         groups, ranks = self.groups(), self.capture.ranks
         require_spreadable(ranks, self.value, self.rollout_kind, self.search)
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        require_unsharded(self.model, gradients)
         self.last_step = idle(again, loss, "an error has ended the step")
         if not gradients:
             self.last_step = idle(again, loss, "no parameter has a gradient")
@@ -213,14 +215,14 @@ class OCNOpt(Planned):
             return
         if self.capture.calls:
             warn_if_unseen(ranks)
-        if again is not None and not self.clock.get("tries"):
-            again.require_same(loss)
+        if again is not None:
+            again.require_comparable(loss, bool(self.clock.get("tries")))
         self.clock["step"] = number
         self.gauge()
         solver, moving = self.solver([turn for turn in turns if turn.rests]), [t for t in turns if not t.rests]
         shown, self.last_step = taken(solver, moving, self.capture, self.clock, again, loss)
         if self.game is not None:
-            own = next((x for x in (loss, self.heard) if x is not None), None)
+            own = next((x for x in (loss, self.capture.heard) if x is not None), None)
             self.game.alignments.observe(shown if own is None else ranks.numbers(float(own))[0] / ranks.size)
         self.report.update(moving)
 

@@ -31,8 +31,7 @@ class Planned(Stateful):
     tally: Tally
     seed: int
     rollout: Rollout
-    heard: Tensor | None
-    last_step: Outcome | None = None
+    last_step: Outcome | None
     """What became of the last step, with a search that measures its steps."""
 
     def parts(self) -> dict[str, str]:
@@ -67,18 +66,12 @@ class Planned(Stateful):
         """Release the trajectory."""
         self.capture.clear()
         self.rollout.clear()
-        self.heard = None
-
-    def drop(self) -> None:
-        """Forget what came back of gradients that were thrown away."""
-        self.capture.drop()
-        self.heard = None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As in torch. A step that was not taken, as a gradient scaler skips some, leaves nothing to the next."""
         super().zero_grad(set_to_none)
         if self.capture.mode is not Mode.OFF:  # a closure that is called once more, to measure a step, drops nothing
-            self.drop()
+            self.capture.drop()
 
     def without_gradients(self) -> bool:
         """Whether no parameter holds a gradient."""
@@ -90,17 +83,17 @@ class Planned(Stateful):
         if divisor != 1.0:
             self.capture.unscale(divisor)
             self.rollout.unscale(divisor)
-            self.heard = None if self.heard is None else self.heard / scale
+            self.capture.heard = None if self.capture.heard is None else self.capture.heard / scale
         if scale != self.clock.get("scale", 1.0):
             self.clock["scale"] = scale
 
     def gauge(self) -> None:
         """Keep the running mean of a loss that acts on every output entry by itself, as the search's unit."""
         sweeps = self.capture.reached.values()
-        if self.heard is None or not sweeps or not all(sweep.elementwise for sweep in sweeps):
+        if self.capture.heard is None or not sweeps or not all(sweep.elementwise for sweep in sweeps):
             return
         ranks = self.capture.ranks
-        loss = ranks.numbers(float(self.heard))[0] / ranks.size
+        loss = ranks.numbers(float(self.capture.heard))[0] / ranks.size
         before = self.clock.get("loss") or loss
         self.clock["loss"] = 0.9 * before + 0.1 * loss
 

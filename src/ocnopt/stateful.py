@@ -24,7 +24,7 @@ class Stateful(torch.optim.Optimizer):
     OPTIONS: ClassVar[tuple[str, ...]] = ("model",)
     model: nn.Module
     capture: Capture
-    game: Game | None = None
+    game: Game | None
 
     def attach(self) -> None:
         """Hook the model for the parameters there are now."""

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("played", "versions"),
     ),
     ("optim",),
-    ("__init__", "sklearn"),
+    ("__init__", "sklearn", "integrations"),
 )
 """Parts of the package from the ground up: a part may import what lies below it, and from its own part."""
 

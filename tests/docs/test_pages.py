@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import sys
@@ -16,6 +17,7 @@ from ocnopt_lab import cli
 from ocnopt_lab.commands import COMMANDS
 from ocnopt_lab.commands.train import Train
 
+NEEDS = {"trainers.md": ("lightning", "transformers", "accelerate")}
 CHEAP = {"digits-fcn", "wine-fcn"}
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -23,6 +25,8 @@ by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @by_name
 def test_examples_run_in_the_order_of_the_page(page: Path, apart: Path) -> None:
     """Python in one namespace, and between it the commands that are cheap; all others must at least parse."""
+    for name in NEEDS.get(page.name, ()):
+        pytest.importorskip(name, reason=f"{page.name} needs {name}, of the extra 'trainers'.")
     namespace: dict[str, object] = {"__name__": "page"}
     for block in blocks(page):
         if block.language == "python":
@@ -30,6 +34,15 @@ def test_examples_run_in_the_order_of_the_page(page: Path, apart: Path) -> None:
             exec(compile(text, str(page), "exec"), namespace)
         for command in block.commands():
             follow(shlex.split(command))
+            forget_accelerate()
+        forget_accelerate()
+
+
+def forget_accelerate() -> None:
+    """Its precision is set once for a whole process, and the examples of a page share one."""
+    if "accelerate" in sys.modules:
+        sys.modules["accelerate"].state.AcceleratorState._reset_state(reset_partial_state=True)
+        sys.modules["accelerate"].state.GradientState._reset_state()
 
 
 def follow(words: list[str]) -> None:
@@ -38,7 +51,7 @@ def follow(words: list[str]) -> None:
     elif words[0] == "make":
         assert all(re.search(rf"^{word}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for word in words[1:])
     elif words[0] == "python":
-        script(Path(words[1]), words[2:])
+        (example if words[1].startswith("examples/") else script)(Path(words[1]), words[2:])
     else:
         assert words[:2] == ["pip", "install"], f"Teach this test the command {words[0]!r}."
 
@@ -60,6 +73,15 @@ def shortened(arguments: list[str]) -> list[str]:
         at = kept.index("--epochs")
         del kept[at : at + 2]
     return [*kept, "--epochs", "1", "--quiet"]
+
+
+def example(path: Path, arguments: list[str]) -> None:
+    """One epoch of it; tests/trainers run more."""
+    spec = importlib.util.spec_from_file_location(path.stem, ROOT / path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main([*arguments, "--epochs", "1"])
 
 
 def script(path: Path, arguments: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,21 @@ class RootArrival:
         self.capture.resume(self.number, self.sweep)
         self.capture.reached[self.number] = self.sweep
         if self.sweep.seen is None and self.h.dim() > 1 and self.h.shape[0] == self.sweep.batch:
-            self.sweep.seen = recognise(self.h, gradient, self.capture.scale)
+            self.sweep.seen = recognise(self.h.to(gradient.dtype), gradient, self.capture.scale)
             node = torch._C._current_autograd_node()
             if self.capture.on_root is not None and node is not None:
                 self.capture.on_root(self.sweep, GradientEdge(node, self.output_nr))
+
+
+def watch_root(h: Tensor, arrival: RootArrival) -> None:
+    """Let it know of the gradient of a root output, or of what the output is a cast of.
+
+    accelerate casts the outputs of a model under autocast to float32. Where the model has computed its loss itself,
+    from what was there before the cast, no gradient comes back through the cast.
+    """
+    h.register_hook(arrival)
+    if h.grad_fn is not None and h.grad_fn.name() == "ToCopyBackward0":
+        (node, output_nr), *_ = h.grad_fn.next_functions
+        if node is not None:
+            before = replace(arrival, output_nr=output_nr)
+            node.register_prehook(lambda gradients: before(gradients[output_nr]))

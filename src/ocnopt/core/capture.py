@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from . import backward, solves
-from .arrivals import Arrival, Mode, RootArrival
+from .arrivals import Arrival, Mode, RootArrival, watch_root
 from .hooks import Hook, generator_states, remove, remove_inert
 from .ranks import ALONE, ranks_of
 from .trajectory import Call, Leaves, Sweep, detached, differentiable, mapped, moved_size
@@ -47,6 +47,7 @@ class Capture:
     """Gathers the calls of one step, until ``clear``.
 
     calls: per module, those that a gradient has come back to.  sweeps: the forward sweeps that someone still needs.
+    heard: the sum of the losses that were given by hand, and are on their way back.
     keep: how many samples of a batch to hold, None for all; with ``rows`` 0, keep 0 switches capture off.
     rows: how many rows (samples times positions) the statistics of this step want from every call.
     scale: what the loss is expected to be multiplied with, as gradient scalers do; matters to soft targets alone.
@@ -98,6 +99,7 @@ class Capture:
     def drop(self) -> None:
         """Forget what came back; forward passes that wait for their backward pass stay."""
         self.calls: dict[nn.Module, list[Call]] = {}
+        self.heard: Tensor | None = None
         self.home = object()
         self.refusals: dict[nn.Module, str] = {}
         self.reached: dict[int, Sweep] = {}
@@ -188,7 +190,7 @@ class Capture:
         outputs = differentiable(output)
         for x in outputs:
             self.roots[x] = self.sweep
-            x.register_hook(RootArrival(self, self.sweep, self.current, x.detach(), x.output_nr))
+            watch_root(x, RootArrival(self, self.sweep, self.current, x.detach(), x.output_nr))
         if self.hidden and self.on_hidden is not None:
             self.on_hidden(self, outputs)
 

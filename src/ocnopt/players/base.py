@@ -103,7 +103,7 @@ class MatrixModulePlayer(ModulePlayer):
     def _ones(self, call: Call) -> Tensor:
         """The input the bias meets, (g, B, P, 1)."""
         B, *sample = self.shape(call)
-        positions = math.prod(sample) // self.module.weight.shape[0]
+        positions = math.prod(sample) // self.width
         return torch.ones(self.groups, B, positions, 1, dtype=self.dtype, device=self.received(call).device)
 
     def sample_pull(self, call: Call, U: Tensor) -> Params:

@@ -36,3 +36,28 @@ class LinearPlayer(MatrixModulePlayer):
 
     def outputs(self, call: Call, U: Tensor) -> Tensor:
         return U.to(self.dtype).unsqueeze(2).flatten(2, -2).unsqueeze(1)
+
+
+class TransposedLinearPlayer(LinearPlayer):
+    """h = z W + b, as transformers' Conv1D has it, of which GPT-2 is made: W is (n_in, n_out)."""
+
+    @property
+    def width(self) -> int:
+        return self.parameters[0].shape[-1]
+
+    def tangent(self, call: Call, d: Params) -> Tensor:
+        return super().tangent(call, self.turned(d))
+
+    def pull(self, call: Call, u: Tensor) -> Params:
+        return self.turned(super().pull(call, u))
+
+    def turned(self, d: Params) -> Params:
+        """Parameter-shaped tensors with the weight the other way round."""
+        return tuple(x.mT if name == "weight" else x for name, x in zip(self.names, d, strict=True))
+
+    def _columns(self, name: str, tensor: Tensor) -> Tensor:
+        return (tensor.mT if name == "weight" else tensor.unsqueeze(-1)).unsqueeze(-3)
+
+    def from_matrix(self, D: Tensor) -> Params:
+        D, width = D.squeeze(-3), D.shape[-1] - ("bias" in self.names)
+        return tuple(D[..., :width].mT if name == "weight" else D[..., -1] for name in self.names)

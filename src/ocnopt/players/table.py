@@ -15,7 +15,7 @@ from .conv import ConvPlayer, ConvTransposePlayer
 from .embedding import EmbeddingPlayer
 from .generic import GenericPlayer
 from .jet import JetLinearPlayer
-from .linear import LinearPlayer
+from .linear import LinearPlayer, TransposedLinearPlayer
 from .norm import BatchNormPlayer, GroupNormPlayer, LayerNormPlayer, RMSNormPlayer
 
 PLAYERS: dict[type[nn.Module], type[ModulePlayer]] = {
@@ -35,7 +35,10 @@ PLAYERS: dict[type[nn.Module], type[ModulePlayer]] = {
     nn.BatchNorm2d: BatchNormPlayer,
     nn.BatchNorm3d: BatchNormPlayer,
 }
-FOREIGN: dict[str, type[ModulePlayer]] = {"zuko.nn.Linear": LinearPlayer}
+FOREIGN: dict[str, type[ModulePlayer]] = {
+    "zuko.nn.Linear": LinearPlayer,
+    "transformers.pytorch_utils.Conv1D": TransposedLinearPlayer,
+}
 """Modules of other packages, by their names: nothing is imported for them."""
 
 
