@@ -70,7 +70,7 @@ def paths(task: Task) -> list[str]:
 @pytest.mark.parametrize("terminal", ["true-vs-rest", Fisher(2)], ids=["rank 1", "rank 2"])
 @pytest.mark.parametrize("value", ["per-sample", "coupled"])
 @pytest.mark.parametrize("curvature", CURVATURES)
-@pytest.mark.parametrize("net", ["chain", "shared"])
+@pytest.mark.parametrize("net", ["shared"])
 def test_policies_are_those_of_the_dense_recursion(net: str, curvature: str, value: str, terminal: Any) -> None:
     case = case_of(net, curvature, value=value, terminal=terminal, saturation=0.2, feedback=0.7)
     task, passes, _, C = solved(case)
@@ -177,7 +177,7 @@ def test_a_measured_step_tells_what_it_promised_and_brought() -> None:
     net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)).double()
     x = torch.rand(40, 2, dtype=torch.float64)
     task = Problem(net, x, x.sin().sum(1, keepdim=True))
-    search = LevenbergMarquardt(start=1e-3)
+    search = LevenbergMarquardt(start=1e-7)
     optimizer = OCNOpt(net, curvature="sgd", value="coupled", terminal="gauss-newton", search=search)
 
     def closure() -> Tensor:
@@ -196,9 +196,9 @@ def test_a_measured_step_tells_what_it_promised_and_brought() -> None:
     assert numbers["actual"] == pytest.approx(-expected.actual, rel=1e-7)
     assert numbers["predicted"] == pytest.approx(-expected.predicted, rel=1e-7)
     assert numbers["ratio"] == pytest.approx(expected.actual / expected.predicted, rel=1e-6)
-    assert numbers.get("tries refused", 0) == outcome.tries - 1
+    assert numbers["tries refused"] == outcome.tries - 1 > 0
     for layer, d in zip("02", expected.step.split([24, 9]), strict=True):
         assert numbers[f"{layer}/update"] == pytest.approx(float(d.norm()), rel=1e-7)
-    # The last layer's open loop is −g/λ.
+    # The backward pass begins at the last layer, with its plain gradient and M = λI.
     g = task.gradient(before)
-    assert numbers["2/open loop"] <= float(g[24:].norm()) / outcome.damping * (1 + 1e-9)
+    assert numbers["2/open loop"] == pytest.approx(float(g[24:].norm()) / outcome.damping, rel=1e-8)
