@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from ocnopt import OCNOpt
-from ocnopt.curvature import EKFAC, Kronecker
+from ocnopt.curvature import EKFAC, Curvature, Kronecker
 from ocnopt.gathering import Turn
 from ocnopt.layout import lay_out
 from ocnopt.players import Refusal
@@ -57,7 +56,7 @@ class Layer:
         return "low" if self.rows < MEDIUM else "medium" if self.rows < HIGH else "high"
 
 
-def examine(model: nn.Module, curvature: str) -> list[Layer]:
+def examine(model: nn.Module, curvature: str | Curvature) -> list[Layer]:
     """Every layer that OCNOpt would train or leave frozen. Raises LabError where it refuses the model."""
     lazy = [name for name, p in model.named_parameters() if isinstance(p, UninitializedParameter)]
     if lazy:
@@ -102,14 +101,14 @@ def blank_turn(seat: Seat, names: tuple[str, ...], optimizer: OCNOpt) -> Turn:
 
 
 def weightless(module: nn.Module) -> nn.Module:
-    """A copy of the module whose own parameters have shapes and no values."""
-    copied = copy.copy(module)
-    own = module._parameters
-    copied._parameters = {
+    """The module once more, with parameters that have shapes and no values. Everything else is the module's own."""
+    twin = type(module).__new__(type(module))
+    twin.__dict__.update(vars(module))  # not copy.copy: parametrized modules refuse it
+    twin.__dict__["_parameters"] = {
         name: None if p is None else nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
-        for name, p in own.items()
+        for name, p in module._parameters.items()
     }
-    return copied
+    return twin
 
 
 def metric_of(turn: Turn) -> str:
