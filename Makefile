@@ -33,7 +33,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(INSTALL) -e ".[lab,ode,flows,sde,trainers,test]"
+	$(INSTALL) -e ".[lab,ode,flows,sde,tensorboard,trainers,test]"
 	touch $@
 
 clean:

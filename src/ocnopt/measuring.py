@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from .curvature.metrics import DiagonalMetric
 from .game.play import Game
 from .gathering import Turn
 from .linalg.symmetric import Tally
+from .observing import BLIND, Blind
 
 
 def measure_diagonals(rule: Diagonal, turns: Sequence[Turn]) -> None:
@@ -39,6 +41,7 @@ class Factors:
     game: Game | None
     tally: Tally
     ranks: Ranks = ALONE
+    watch: Blind = BLIND
 
     def measure(self, turns: Sequence[Turn], step: int, damping: float) -> None:
         """Update and decompose what is due in this step, the factors of all players before any decomposition."""
@@ -49,9 +52,10 @@ class Factors:
             evidence = {path: turn.evidence for path, turn in seen.items()}
             self.game.observe(evidence, states_of(seen.values()), self.curvature.memory, self.ranks)
         staggered = zip(turns, self.offsets(turns), strict=True)
-        renewed = [turn for turn, offset in staggered if self.renew(turn, step, offset, damping)]
-        if self.game is not None:
-            self.game.renew(states_of(renewed), step)
+        with self.watch.phase("decompositions"):
+            renewed = [turn for turn, offset in staggered if self.renew(turn, step, offset, damping)]
+            if self.game is not None:
+                self.game.renew(states_of(renewed), step)
         for turn in turns:
             turn.kronecker = self.curvature.ready(turn.state)
 
@@ -60,23 +64,37 @@ class Factors:
         self.curvature.fit(turn.player, turn.state)  # type: ignore[arg-type]
         if turn.witnesses and self.curvature.statistics_due(step):
             turn.evidence = self.curvature.evidence(turn.player, turn.witnesses, self.ranks)  # type: ignore[arg-type]
-            self.curvature.observe(turn.evidence, turn.state, self.tally, self.ranks)
+            with self.counted(turn) as tally:
+                self.curvature.observe(turn.evidence, turn.state, tally, self.ranks)
 
     def renew(self, turn: Turn, step: int, offset: int, damping: float) -> bool:
         """Decompose the own factors, when it is due; whether that was so."""
         curvature, state = self.curvature, turn.state
         due = "A" in state and (curvature.decomposition_due(step, offset) or curvature.stale(state, damping))
         if due:
-            curvature.renew(state, damping, self.tally)
+            with self.counted(turn) as tally:
+                curvature.renew(state, damping, tally)
         return due
 
     def redamp(self, turns: Sequence[Turn], step: int, damping: float) -> None:
         """Decompose anew where λ has left the decompositions behind."""
         left = [turn for turn in turns if self.curvature.stale(turn.state, damping)]
-        for turn in left:
-            self.curvature.renew(turn.state, damping, self.tally)
-        if self.game is not None:
-            self.game.renew(states_of(left), step)
+        with self.watch.phase("decompositions"):
+            for turn in left:
+                with self.counted(turn) as tally:
+                    self.curvature.renew(turn.state, damping, tally)
+            if self.game is not None:
+                self.game.renew(states_of(left), step)
+
+    @contextmanager
+    def counted(self, turn: Turn) -> Iterator[Tally]:
+        """A tally for one turn, whose counts are those of all and, under its name, its own."""
+        own = Tally()
+        try:
+            yield own
+        finally:
+            self.tally.update(own)
+            self.tally.update({f"{turn.seat.name}/{name}": n for name, n in own.items()})
 
     def offsets(self, turns: Sequence[Turn]) -> list[int]:
         """Steps by which each turn's decompositions are staggered; those of one block of a game fall together."""

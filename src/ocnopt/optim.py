@@ -20,14 +20,14 @@ from .game.blocks import Block
 from .game.kinds import Kind
 from .game.play import game_on
 from .gathering import Turn, finite, require_core, seat_calls, turn_of
+from .inspecting import Inspected
 from .layout import asks_for_layout, lay_out
 from .linalg.symmetric import Tally
 from .ode.foreign import watch
 from .ode.replays import listen
 from .options import Search, game_of, group_defaults, rate_of, require_limits, require_trainable, resolved, samples_of
 from .passes import require_graph, send_columns
-from .planning import Planned
-from .reporting import Report, Row
+from .reporting import Report
 from .scaling import scale_of_caller
 from .seats import seats_of
 from .solving import Solver
@@ -36,7 +36,7 @@ from .trials import idle, limit_of, method_of, taken
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
-class OCNOpt(Planned):
+class OCNOpt(Inspected):
     """Optimal-control training of a PyTorch module (Liu, Chen, Theodorou, arXiv 2510.14168).
 
     Layers are time steps and parameters controls; each layer's update is a feedback policy
@@ -159,7 +159,9 @@ class OCNOpt(Planned):
             with torch.enable_grad():
                 loss = closure()
         try:
-            self.advance(loss, again)
+            with self.watch.timing():
+                self.advance(loss, again)
+            self.look()
         finally:
             self.forget()
             self.plan()
@@ -241,20 +243,4 @@ class OCNOpt(Planned):
         method = method_of(self.curvature, self.search, self.value, self.clock)
         axes = method, self.value, self.terminal, self.rollout
         limits = self.feedback, self.feedback_samples, limit_of(method, self.saturation)
-        return Solver(*axes, *limits, self.tally, self.game, self.capture.ranks, resting)
-
-    # seeing inside
-
-    def coverage(self) -> list[Row]:
-        """Every parameter once: its player, its metric, whether it takes part in the feedback, and why not."""
-        return self.report.rows()
-
-    def diagnostics(self) -> dict[str, float]:
-        """Counts of everything that was skipped, held or fell back, and the state of the search, as a flat dict."""
-        numbers = {name: value for name, value in self.clock.items() if isinstance(value, int | float)}
-        counts = {"steps skipped": 0, **self.tally}
-        return {**numbers, **counts, **self.report.numbers()}
-
-    def decisions(self) -> dict[str, list[tuple[int, int, float]]]:
-        """What the bandits have chosen: per block, (first step of a period, alignment, reward in [0, 1])."""
-        return {} if self.game is None else self.game.alignments.decisions()
+        return Solver(*axes, *limits, self.tally, self.game, self.capture.ranks, resting, self.watch)

@@ -28,6 +28,38 @@ class Row(NamedTuple):
     shares: str = ""
 
 
+class Coverage(list[Row]):
+    """The rows of ``OCNOpt.coverage()``: a list, whose ``str`` is a table, and which rich prints as one."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that say something: some row has an entry."""
+        return [name for name in Row._fields if any(getattr(row, name) != "" for row in self)]
+
+    def cells(self) -> list[list[str]]:
+        """One text for every row and column."""
+        return [[told(getattr(row, name)) for name in self.columns] for row in self]
+
+    def __str__(self) -> str:
+        lines = [self.columns, *self.cells()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        padded = (zip(line, widths, strict=True) for line in lines)
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in pairs).rstrip() for pairs in padded)
+
+    def __rich__(self) -> object:
+        """A ``rich.table.Table``; rich is there, since it asks."""
+        from rich import box, table, text
+
+        shown = table.Table(*self.columns, box=box.SIMPLE)
+        for cells in self.cells():
+            shown.add_row(*map(text.Text, cells))  # a name in brackets is no markup
+        return shown
+
+
+def told(entry: str | bool) -> str:
+    return entry if isinstance(entry, str) else "yes" if entry else "no"
+
+
 class Report:
     """Remembers of the last step what coverage and diagnostics want, without holding on to its tensors."""
 
@@ -38,10 +70,10 @@ class Report:
     def update(self, turns: Sequence[Turn]) -> None:
         self.last = {row.parameter: row for turn in turns for row in rows_of(turn)}
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> Coverage:
         """Each parameter once; a parameter of several modules stands at the first."""
         pairs = ((seat, name) for seat in self.seats for name in seat.names)
-        return [self.last.get(seat.dotted(name)) or self.unmoved(seat, name) for seat, name in pairs]
+        return Coverage(self.last.get(seat.dotted(name)) or self.unmoved(seat, name) for seat, name in pairs)
 
     def unmoved(self, seat: Seat, name: str) -> Row:
         """What can be said of a parameter that the last step did not move."""

@@ -13,6 +13,8 @@ from .players.base import MatrixModulePlayer, ModulePlayer
 
 TIED = "Other modules share its {}, whose products therefore belong to no single stage."
 
+ROOT = "(model)"
+
 
 @dataclass(eq=False)
 class Seat:
@@ -41,6 +43,11 @@ class Seat:
 
     def tensors(self, names: tuple[str, ...]) -> list[Tensor]:
         return [getattr(self.module, name) for name in names]
+
+    @property
+    def name(self) -> str:
+        """Its path, and a name for the model itself."""
+        return self.path or ROOT
 
     def dotted(self, name: str) -> str:
         """The parameter's name in the model."""

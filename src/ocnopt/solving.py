@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .core.bellman import Problem, Saturation, backward_pass
+from .core.bellman import Gain, Problem, Saturation, backward_pass
 from .core.capture import Capture
 from .core.joint import joint_steps
 from .core.policy import Step, open_loop
@@ -24,7 +24,9 @@ from .game.play import Game
 from .gathering import Boundary, Turn, are_finite, boundary_of, stage_of
 from .linalg.symmetric import Tally
 from .measuring import Factors, diagonal_metric, measure_diagonals, states_of
+from .observing import BLIND, Blind
 from .played import Played
+from .seats import ROOT
 from .updates import Clock, Method, diagonal_of
 
 
@@ -35,6 +37,7 @@ class Solver:
     method: search and curvature.  feedback: κ.  samples: how many of each sweep the feedback sees.
     game: of players that share a stage; None where each has its own.  ranks: that share the batch.
     resting: turns that do not move in this step; their Kronecker statistics must be there when they do.
+    watch: what looks into the step.
     """
 
     method: Method
@@ -48,6 +51,7 @@ class Solver:
     game: Game | None = None
     ranks: Ranks = ALONE
     resting: Sequence[Turn] = ()
+    watch: Blind = BLIND
 
     def step(self, turns: Sequence[Turn], capture: Capture, clock: Clock) -> float | None:
         """Move all parameters of the turns. Returns the loss, where the trajectory shows it."""
@@ -55,7 +59,8 @@ class Solver:
             self.decay(turns)
             self.measure(turns, clock)
             played = self.propose(turns, self.boundary(turns, capture), clock)
-            self.method.apply(turns, played, clock)
+            with self.watch.phase("move"):
+                self.method.apply(turns, played, clock)
         return None if played is None else played.boundary.loss
 
     def boundary(self, turns: Sequence[Turn], capture: Capture) -> Boundary | None:
@@ -87,12 +92,16 @@ class Solver:
 
     def measure(self, turns: Sequence[Turn], clock: Clock) -> None:
         """Update the statistics and give every turn its metric."""
+        with self.watch.phase("statistics"):
+            self.mend(turns)
+            self.gather(turns, clock)
+
+    def gather(self, turns: Sequence[Turn], clock: Clock) -> None:
         curvature, damping = self.method.curvature, self.method.damping(clock)
-        self.mend(turns)
         if isinstance(curvature, Kronecker):
             seated = (*turns, *self.resting)
             matrices = [turn for turn in seated if turn.player is not None and turn.player.is_matrix]
-            Factors(curvature, self.game, self.tally, self.ranks).measure(matrices, clock["step"], damping)
+            self.factors(curvature).measure(matrices, clock["step"], damping)
         rule, _ = diagonal_of(curvature)
         measure_diagonals(rule, [turn for turn in turns if not turn.kronecker])
         self.give_metrics(turns, damping)
@@ -115,8 +124,11 @@ class Solver:
         curvature, damping = self.method.curvature, self.method.damping(clock)
         if isinstance(curvature, Kronecker):
             own = [turn for turn in turns if turn.kronecker]
-            Factors(curvature, self.game, self.tally).redamp(own, clock["step"], damping)
+            self.factors(curvature).redamp(own, clock["step"], damping)
         self.give_metrics(turns, damping)
+
+    def factors(self, curvature: Kronecker) -> Factors:
+        return Factors(curvature, self.game, self.tally, self.ranks, self.watch)
 
     def give_metrics(self, turns: Sequence[Turn], damping: float) -> None:
         curvature, (rule, _) = self.method.curvature, diagonal_of(self.method.curvature)
@@ -138,18 +150,21 @@ class Solver:
         joint = [side.stage for side in sides]
         limits = Saturation(self.saturation, boundary.coordinates, samples.weight)
         problem = Problem(joint, self.value, C, self.method.pace(clock, turns[0].groups[0]["lr"]), limits)
-        steps = self.policy(problem) if self.feedback else open_loop(joint)
+        gains, steps = self.policy(problem) if self.feedback else ((), open_loop(joint))
         if not are_finite([d for step in steps for d in step.step]):
             self.tally["feedback not finite"] += 1
-            steps = open_loop(joint)
+            gains, steps = (), open_loop(joint)
+        self.watch.proposed(problem, sides, gains, steps)
         share_out(dict(zip(stages, ordered, strict=True)), sides, steps, boundary.name)
-        return Played(joint, [self.finite_or_none(step) for step in steps], boundary, self.tally)
+        finite = [self.finite_or_none(step, side) for step, side in zip(steps, sides, strict=True)]
+        return Played(joint, finite, boundary, self.tally)
 
-    def finite_or_none(self, step: Step) -> Step:
+    def finite_or_none(self, step: Step, side: Side) -> Step:
         """The step; none where it is not finite in the open loop either, as after a gradient near overflow."""
         if are_finite([*step.step, *step.effective, step.response]):
             return step
         self.tally["step not finite"] += 1
+        self.tally.update(of_layers("step not finite", side))
         return Step(zeros(step.effective), zeros(step.step), torch.zeros_like(step.response), step.carried)
 
     def sides(self, turns: Sequence[Turn], stages: Sequence[Stage], clock: Clock) -> list[Side]:
@@ -158,15 +173,20 @@ class Solver:
             return [alone(stage) for stage in stages]
         return self.game.sides(stages, states_of(turns), self.method.damping(clock))
 
-    def policy(self, problem: Problem) -> list[Step]:
+    def policy(self, problem: Problem) -> tuple[Sequence[Gain], list[Step]]:
         """By the recursion; by one linear system where that gives the same steps with less rounding."""
         if getattr(self.method, "proximal", False) and isinstance(self.rollout, Linear):
-            return joint_steps(problem)
-        steps = self.rollout.steps(problem, backward_pass(problem))
+            with self.watch.phase("backward pass"):
+                steps = joint_steps(problem)
+            return self.watch.gains(problem), steps
+        with self.watch.phase("backward pass"):
+            gains = backward_pass(problem)
+        with self.watch.phase("forward pass"):
+            steps = self.rollout.steps(problem, gains)
         limits = problem.saturation
         self.tally["feedback weights held"] += int(limits.hits)
         self.tally["feedback weights negative"] += int(limits.negative)
-        return steps
+        return gains, steps
 
     def settle(self, turn: Turn) -> None:
         """The effective gradient and the step of a turn that did not play: the open loop's."""
@@ -184,6 +204,11 @@ def share_out(owners: dict[Stage, Turn], sides: Sequence[Side], steps: Sequence[
             turn = owners[member]
             turn.effective, turn.step, turn.terminal = effective, d, terminal
             turn.shares = side.stage.label if len(side.members) > 1 else ""
+
+
+def of_layers(count: str, side: Side) -> dict[str, int]:
+    """One more of a count for every layer of a side."""
+    return {f"{member.label or ROOT}/{count}": 1 for member in side.members}
 
 
 def tensors_of(states: Iterable[dict[str, Any]]) -> Iterator[Tensor]:

@@ -115,10 +115,11 @@ def taken(
         with plainly(solver.resting):
             solver.measure(turns, clock)
         return None, idle(again, loss, "every parameter rests in this step")
-    if again is None:
-        return solver.step(turns, capture, clock), None
-    assert isinstance(solver.method, Tried)
-    return None, Trials(solver, solver.method, turns, again, number(loss), precision(loss)).run()
+    with solver.watch.moving(turns):
+        if again is None:
+            return solver.step(turns, capture, clock), None
+        assert isinstance(solver.method, Tried)
+        return None, Trials(solver, solver.method, turns, again, number(loss), precision(loss)).run()
 
 
 @dataclass
@@ -162,6 +163,7 @@ class Trials:
             if outcome.accepted:
                 self.method.learn(rule.kept(damping, outcome.ratio))
                 return outcome
+            self.solver.tally["tries refused"] += 1
             self.method.learn(rule.refused(damping))
             if rule.exhausted(damping):
                 break
@@ -184,8 +186,10 @@ class Trials:
             return outcome
         before = objective(self.loss, self.turns)
         with tensors_kept_unless(p for turn in self.turns for p in turn.params) as keep:
-            self.method.apply(self.turns, None, clock)
-            loss = self.again()
+            with self.solver.watch.phase("move"):
+                self.method.apply(self.turns, None, clock)
+            with self.solver.watch.phase("closure"):
+                loss = self.again()
             actual = before - objective(loss, self.turns)
             if math.isfinite(actual) and self.method.rule.enough(line, alpha, actual):
                 keep.append(True)
@@ -208,6 +212,7 @@ class Trials:
         return replace(outcome, reason=f"no decrease: at damping {damping.value:.3g} {told}{self.onward()}")
 
     def gave_up(self, outcome: Outcome, exhausted: bool) -> Outcome:
+        self.solver.tally["steps rejected"] += 1
         again = self.again()
         if differ(self.loss, again, self.eps):
             told = f"the closure finds the losses {self.loss:.9g} and {again:.9g} at the same parameters"

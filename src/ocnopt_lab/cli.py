@@ -1,4 +1,4 @@
-"""The command `ocnopt`: train, problems, profile, demo."""
+"""The command `ocnopt`: train, problems, profile, demo, doctor."""
 
 from __future__ import annotations
 

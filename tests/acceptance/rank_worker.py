@@ -75,6 +75,16 @@ def overflowed(name: str, rank: int) -> Any:
     return weights(run.train(range(4, 7)).model)
 
 
+def watched_by_one(name: str, rank: int) -> Any:
+    """One process looks into steps, as the one that writes the logs does."""
+    run = Parallel(name, rank)
+    for step in range(4):
+        if rank == 0 and name != "adamw":
+            run.optimizer.observe()
+        run.train(range(step, step + 1))
+    return weights(run.model)
+
+
 class Residual(nn.Module):
     """Two layers beside one, whose stages a game may align."""
 
@@ -98,7 +108,7 @@ def game(kind: str, rank: int) -> Any:
     return weights(run.model), run.optimizer.decisions()
 
 
-CASES = (plain, whole_batch, of_the_wrapper, accumulated, overflowed)
+CASES = (plain, whole_batch, of_the_wrapper, accumulated, overflowed, watched_by_one)
 
 
 def sharded() -> str:

@@ -20,15 +20,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "planning", "measuring"),
         *("stateful", "evaluating", "predicting", "trials", "layout", "scaling", "distributed", "searching"),
-        *("played", "versions"),
+        *("played", "versions", "observing", "inspecting"),
     ),
     ("optim",),
-    ("__init__", "sklearn", "integrations"),
+    ("__init__", "sklearn", "integrations", "monitoring"),
 )
 """Parts of the package from the ground up: a part may import what lies below it, and from its own part."""
 
 OPTIONAL = {"ode": {"torchdiffeq"}, "sklearn": {"sklearn", "numpy"}}
 """What a part needs beyond torch; ``import ocnopt`` does not import the part."""
+
+CALLERS = {"reporting": {"rich"}}
+"""What a part imports only where it is called by it, and therefore never when the part is imported."""
 
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 TOGETHER = {level for level, parts in enumerate(LAYERS) if "seats" in parts}
@@ -89,8 +92,20 @@ def test_imports_go_one_way(file: Path) -> None:
 @each_file
 def test_nothing_but_torch_and_the_standard_library(file: Path) -> None:
     """The laboratory, which may import anything, is never imported by the library. Extras serve single parts."""
-    known = {"ocnopt", "torch", *sys.stdlib_module_names, *OPTIONAL.get(own_part(file), ())}
+    part = own_part(file)
+    known = {"ocnopt", "torch", *sys.stdlib_module_names, *OPTIONAL.get(part, ()), *CALLERS.get(part, ())}
     assert {name.split(".")[0] for name in imported(file)} <= known
+
+
+@pytest.mark.parametrize("part", CALLERS)
+def test_callers_are_imported_inside_of_functions(part: str) -> None:
+    file = ROOT / f"{part}.py"
+    module = tree(file)
+    inner = {id(x) for f in ast.walk(module) if isinstance(f, Function) for x in ast.walk(f)}
+    outer = [x for x in ast.walk(module) if isinstance(x, ast.Import | ast.ImportFrom) and id(x) not in inner]
+    names = {alias.name for x in outer for alias in x.names} | {getattr(x, "module", None) or "" for x in outer}
+    assert not {name.split(".")[0] for name in names} & CALLERS[part]
+    assert {name.split(".")[0] for name in imported(file)} >= CALLERS[part]
 
 
 def test_optional_parts_are_imported_by_nobody() -> None:

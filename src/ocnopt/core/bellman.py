@@ -88,6 +88,7 @@ class Gain:
 
     Q: Q_θ.  k: −M⁻¹Q_θ.  a: weights of V_x after the stage, None at the last one.
     C: the core its policy reacts with.  response: resp(Y, k).  carried: resp(Y, previous).
+    before: the core of V_xx before the stage.
     """
 
     stage: Stage
@@ -97,6 +98,7 @@ class Gain:
     C: Tensor
     response: Tensor
     carried: Tensor | None
+    before: Tensor
 
 
 @dataclass(frozen=True)
@@ -131,5 +133,5 @@ def back_up(problem: Problem, stage: Stage, C: Tensor, a: Tensor | None) -> tupl
     response = stage.resp(k)
     carried = None if stage.previous is None else stage.resp(stage.previous)
     entering = torch.zeros_like(response) if a is None else a
-    policy_C, C, before = problem.value.backward(stage, C, entering, problem.pace.whole(response, carried))
-    return Gain(stage, Q, k, a, policy_C, response, carried), C, before
+    policy_C, before, a_before = problem.value.backward(stage, C, entering, problem.pace.whole(response, carried))
+    return Gain(stage, Q, k, a, policy_C, response, carried, before), before, a_before

@@ -8,6 +8,7 @@ from rich.console import Console
 from tyro.conf import subcommand
 
 from ocnopt_lab.commands.demo import Demo
+from ocnopt_lab.commands.doctor import Doctor
 from ocnopt_lab.commands.problems import Problems
 from ocnopt_lab.commands.profile import Profile
 from ocnopt_lab.commands.train import Train
@@ -26,6 +27,7 @@ COMMANDS = (
     | Annotated[Problems, subcommand("problems")]
     | Annotated[Profile, subcommand("profile")]
     | Annotated[Demo, subcommand("demo")]
+    | Annotated[Doctor, subcommand("doctor")]
 )
 
 __all__ = ["COMMANDS", "Command"]
