@@ -161,7 +161,8 @@ def batch_of(capture: Capture, sweep: int) -> int:
 class Boundary:
     """The terminal condition: C (N, r, r) over the kept samples, their layout, and which factor it is.
 
-    batch: samples of the whole step.  coordinates: of v in the columns, (N, r), None for Y = v.
+    batch: samples of the whole step.  labels: the same, with each label of a sample where the loss shows them.
+    coordinates: of v in the columns, (N, r), None for Y = v.
     loss: of the whole step, None where the trajectory does not show it.
     ranks: the processes that share the batch; C and what goes with it are of this one's samples.
     """
@@ -169,6 +170,7 @@ class Boundary:
     C: Tensor
     samples: Samples
     batch: int
+    labels: int
     name: str
     coordinates: Tensor | None
     loss: float | None = None
@@ -185,24 +187,31 @@ def boundary_of(
     ends = torch.tensor(kept).cumsum(0).tolist()
     rows = {n: slice(end - m, end) for n, end, m in zip(numbers, ends, kept, strict=True)}
     weights = torch.cat([like.new_full((m,), size / m) for m, size in zip(kept, sizes, strict=True)])
-    batch, loss = whole_step(sum(sizes), loss_of([capture.sweeps[n] for n in numbers]), capture.ranks)
-    parts = [core_of(capture.sweeps[n], terminal, batch, like, m) for n, m in zip(numbers, kept, strict=True)]
-    coordinates = [capture.sweeps[n].coordinates for n in numbers]
+    sweeps = [capture.sweeps[n] for n in numbers]
+    batch, labels, loss = whole_step(sum(sizes), labels_of(sweeps, sizes), loss_of(sweeps), capture.ranks)
+    parts = [core_of(sweep, terminal, batch, like, m) for sweep, m in zip(sweeps, kept, strict=True)]
     return Boundary(
         torch.cat([C for C, _ in parts]),
         Samples(rows, None if kept == sizes else weights),
         batch,
+        labels,
         parts[0][1],
-        joint_rows(coordinates, kept),
+        joint_rows([sweep.coordinates for sweep in sweeps], kept),
         loss,
         capture.ranks,
     )
 
 
-def whole_step(batch: int, loss: float | None, ranks: Ranks) -> tuple[int, float | None]:
-    """Samples and loss of all ranks, from those of this one."""
-    samples, total, unknown = ranks.numbers(batch, loss or 0.0, loss is None)
-    return int(samples), None if unknown else total
+def whole_step(batch: int, labels: int, loss: float | None, ranks: Ranks) -> tuple[int, int, float | None]:
+    """Samples, labels and loss of all ranks, from those of this one."""
+    samples, counted, total, unknown = ranks.numbers(batch, labels, loss or 0.0, loss is None)
+    return int(samples), int(counted), None if unknown else total
+
+
+def labels_of(sweeps: Sequence[Sweep], sizes: Sequence[int]) -> int:
+    """Labels of all sweeps; samples where a loss does not show any."""
+    pairs = zip(sweeps, sizes, strict=True)
+    return sum(size if sweep.seen is None else sweep.seen.labels() for sweep, size in pairs)
 
 
 def loss_of(sweeps: Sequence[Sweep]) -> float | None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .core.bellman import Pace
-from .core.search import Model, Quadratic, Trust, bellman_quadratic
+from .core.search import Calibration, Model, Quadratic, Trust, bellman_quadratic
 from .curvature import Curvature, Kronecker
 from .gathering import Turn
-from .played import Played, directions, weighted_core
+from .played import Played, curvatures, directions, weighted_core
 from .updates import Clock, apply_diagonal, diagonal_of
 
 
@@ -54,8 +54,8 @@ class Searched:
         return turn.player is not None
 
     def beginning(self) -> Clock:
-        state = dict.fromkeys(("overshoot", "slope", "momentum", "predicted", "loss"), 0.0)
-        return {"step": 0, "damping": self.model.start, "length": 1.0, **state}
+        state = dict.fromkeys(("overshoot", "slope", "momentum", "predicted", "loss", "drawn", "modelled"), 0.0)
+        return {"step": 0, "damping": self.model.start, "length": 1.0, "calibration": 1.0, **state}
 
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
         alpha = (1.0, 0.0) if played is None else self.search(played, clock)
@@ -80,9 +80,10 @@ class Searched:
     def search(self, played: Played, clock: Clock) -> tuple[float, float]:
         """(α₁, α₂) from the model, after the damping has learned from the slope along the last step."""
         boundary = played.boundary
+        self.calibrate(played, clock)
         b, R, overlap = directions(played)
         trust = Trust(clock["damping"], clock.get("overshoot", 0.0), clock.get("slope", 0.0))
-        trust.observe(float(b[1]), self.model, boundary.batch)
+        trust.observe(float(b[1]), self.model, boundary.labels)
         damping = trust.damping * self.model.unit(clock.get("loss", 0.0))
         quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, damping, boundary.ranks)
         if not quadratic.is_finite():
@@ -93,10 +94,27 @@ class Searched:
         record(clock, trust, quadratic, alpha)
         return float(alpha[0]), float(alpha[1])
 
+    def calibrate(self, played: Played, clock: Clock) -> None:
+        """Learn from the draws of a step that gathers statistics how much curvature C leaves out."""
+        boundary = played.boundary
+        if boundary.name != "true-vs-rest" or not self.gathers(clock):
+            return
+        found = curvatures(played)
+        drawn, modelled, missing = boundary.ranks.numbers(*(found or (0.0, 0.0)), found is None)
+        if missing:
+            return
+        scale = Calibration(clock.get("drawn", 0.0), clock.get("modelled", 0.0))
+        scale.observe(drawn, modelled / clock.get("calibration", 1.0), self.model.calibration)
+        clock.update(drawn=scale.drawn, modelled=scale.modelled, calibration=scale.factor)
+
+    def gathers(self, clock: Clock) -> bool:
+        return isinstance(self.curvature, Kronecker) and self.curvature.statistics_due(clock["step"])
+
 
 def record(clock: Clock, trust: Trust, quadratic: Quadratic, alpha: Tensor) -> None:
     """Keep what the next step and ``diagnostics()`` want to know."""
     slope = float(quadratic.b @ alpha)
-    clock.setdefault("loss", 0.0)
+    for name, first in (("loss", 0.0), ("drawn", 0.0), ("modelled", 0.0), ("calibration", 1.0)):
+        clock.setdefault(name, first)
     clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=slope)
     clock.update(length=float(alpha[0]), momentum=float(alpha[1]), predicted=float(quadratic.value(alpha)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class Solver:
         with plainly(turns):
             self.decay(turns)
             self.measure(turns, clock)
-            played = self.propose(turns, self.boundary(turns, capture), clock)
+            played = self.propose(turns, calibrated(self.boundary(turns, capture), clock), clock)
             with self.watch.phase("move"):
                 self.method.apply(turns, played, clock)
         return None if played is None else played.boundary.loss
@@ -194,6 +194,14 @@ class Solver:
         if turn.kronecker:
             step = minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]
             turn.step = step if are_finite(step) else zeros(step)
+
+
+def calibrated(boundary: Boundary | None, clock: Clock) -> Boundary | None:
+    """With what the search has learned of the curvature that C leaves out."""
+    factor = clock.get("calibration", 1.0)
+    if boundary is None or boundary.name != "true-vs-rest" or factor == 1.0:
+        return boundary
+    return replace(boundary, C=factor * boundary.C)
 
 
 def share_out(owners: dict[Stage, Turn], sides: Sequence[Side], steps: Sequence[Step], terminal: str) -> None:

@@ -227,7 +227,7 @@ def test_refused_tries_and_rejected_steps_are_counted() -> None:
     model = mlp()
     x, y = batch(0)
     search = LevenbergMarquardt(start=1e-8, tries=2)
-    optimizer = OCNOpt(model, curvature="sgd", value="coupled", search=search)
+    optimizer = OCNOpt(model, curvature="sgd", value="coupled", terminal="true-vs-rest", search=search)
 
     def closure() -> Tensor:
         optimizer.zero_grad()

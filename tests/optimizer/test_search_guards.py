@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 from unittest import mock
@@ -45,15 +46,30 @@ def test_damping_goes_down_to_the_noise_of_the_batch(model: Model, floor: float)
     assert trust.damping == pytest.approx(floor)
 
 
+def test_the_noise_goes_by_labels() -> None:
+    """λ of a language model, which has a label at every position; those that are ignored do not count."""
+    model = nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))
+    optimizer = OCNOpt(model, search=Model(decay=0.01, overshoot=1e9))
+    tokens = torch.randint(7, (10, 20), generator=torch.Generator().manual_seed(0))
+    labels = tokens.roll(-1, 1)
+    labels[:, 15:] = -100
+    for _ in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(model(tokens).transpose(1, 2), labels).backward()
+        optimizer.step()
+    assert optimizer.diagnostics()["damping"] == pytest.approx(2.0 / 150)
+    assert Model().floor(10**6) == pytest.approx(1e-3)
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_the_noise_is_that_of_all_samples_of_a_step(parts: int) -> None:
     model = mlp()
-    optimizer = OCNOpt(model, search=Model(start=1e-6, noise=1.1e-5), feedback_samples=2)
+    optimizer = OCNOpt(model, search=Model(start=0.1, noise=0.6, decay=1e-3), feedback_samples=2)
     x, y = batch(0, size=12)
     for rows in torch.arange(12).chunk(parts):
         F.cross_entropy(model(x[rows]), y[rows]).backward()
     optimizer.step()
-    assert optimizer.diagnostics()["damping"] == pytest.approx(1.1e-5 / 12)
+    assert optimizer.diagnostics()["damping"] == pytest.approx(0.6 / 12)
 
 
 # losses whose size is a matter of units
@@ -321,8 +337,9 @@ def test_small_batches_do_not_diverge(curvature: str, seed: int) -> None:
 
 def test_without_the_limit_on_promises_they_do() -> None:
     """Mutation: steps are as long as the quadratic says."""
-    assert digits_loss(0, Model(start=1.0), terminal="true-vs-rest") < 0.5
-    assert not digits_loss(0, Model(start=1.0, promise=1e9), terminal="true-vs-rest") < 0.5
+    bound = Model(start=1.0, calibration=1.0)
+    assert digits_loss(0, bound, terminal="true-vs-rest") < 0.5
+    assert not digits_loss(0, replace(bound, promise=1e9), terminal="true-vs-rest") < 0.5
 
 
 # corner cases of the optimizer

@@ -61,6 +61,10 @@ class SoftmaxCrossEntropy:
         mean = (share * ratio).sum(1) / share.sum(1).clamp(min=tiny)
         return mean.clamp(min=1.0)
 
+    def labels(self) -> int:
+        """How many labels there are, those that are ignored left out."""
+        return int((self.s > 0).sum())
+
     def loss(self) -> Tensor:
         """The cross-entropy Σ s t·(−log p), one number."""
         return (self.s * self.t * -self.p.clamp(min=torch.finfo(self.p.dtype).tiny).log()).sum()

@@ -23,6 +23,12 @@ from torch import Tensor
 
 from .ranks import ALONE, Ranks
 
+LIMITS = (0.2, 50.0)
+"""Of the factor of a ``Calibration``."""
+
+LOWEST = 1e-3
+"""λ goes no lower by itself, however many labels there are: those of one sample are not independent."""
+
 
 @dataclass(frozen=True)
 class Quadratic:
@@ -90,8 +96,9 @@ class Model:
     """Options of search="model".
 
     longest: upper bounds of the step length and of the heavy-ball coefficient.
-    damping: where λ ends up when all goes well; None for ``noise``/B with a batch of B samples: along
-        directions of little curvature a step is the noise of the gradient over λ, and that noise is as 1/B.
+    damping: where λ ends up when all goes well; None for ``noise``/B with a batch of B labels, one for each sample or
+        each position of one: along directions of little curvature a step is the noise of the gradient over λ, and that
+        noise is as 1/B.
     start: λ of the first step (the careful start).
     relative: λ is a curvature, of the loss's own dimension. Under a squared error and the like, whose size is a matter
         of units and which ``optimizer.backward`` recognises, it counts in this part of the running loss.
@@ -100,6 +107,7 @@ class Model:
     shrinkage: weight decay, for each unit of step, where the loss is a softmax cross-entropy and the metric a
         Kronecker one. With M near the Fisher matrix that is a penalty of shrinkage/2·θᵀMθ, on the size of the logits:
         natural steps fit small batches so well that without it they grow too sure of themselves.
+    calibration: averaging coefficient of the curvature measured along steps, see ``Calibration``; 1 leaves C as it is.
     decay: factor on λ after a good step.  growth: factor after a step that went too far.
     overshoot: the running overshoot (see ``Trust``) above which λ grows.
     memory: averaging coefficient of the overshoot.
@@ -112,6 +120,7 @@ class Model:
     relative: float = 0.1
     promise: float = 1.0
     shrinkage: float = 0.03
+    calibration: float = 0.8
     decay: float = 0.85
     growth: float = 1.5
     overshoot: float = 0.5
@@ -124,6 +133,8 @@ class Model:
                 raise ValueError(f"Model({name}={value}) must be a positive number.")
         if not (0 < self.decay <= 1 <= self.growth):
             raise ValueError(f"Model needs 0 < decay ≤ 1 ≤ growth, not decay={self.decay}, growth={self.growth}.")
+        if not 0 <= self.calibration <= 1:
+            raise ValueError(f"Model(calibration={self.calibration}) must lie in [0, 1].")
         for name in ("memory", "shrinkage"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Model({name}={getattr(self, name)}) must lie in [0, 1).")
@@ -145,8 +156,32 @@ class Model:
         return self.relative * loss if loss > 0 else 1.0
 
     def floor(self, batch: int) -> float:
-        """The smallest λ for batches of so many samples, no larger than the first."""
-        return min(self.noise / batch, self.start) if self.damping is None else self.damping
+        """The smallest λ for batches of so many labels, no larger than the first."""
+        return min(max(self.noise / batch, LOWEST), self.start) if self.damping is None else self.damping
+
+
+@dataclass
+class Calibration:
+    """What C is multiplied with, so that a rank-one factor holds as much curvature along steps as there is.
+
+    A core stands for H by its value on v alone. Where draws u of H are at hand, E[u uᵀ] = H, the curvature along a step
+    is Σ_i (u_iᵀ δh_i)² in expectation; its running sum over that of Σ_i C_i (v_iᵀ δh_i)² is the factor.
+    """
+
+    drawn: float = 0.0
+    modelled: float = 0.0
+
+    @property
+    def factor(self) -> float:
+        """Within limits: neither sum is more than an estimate."""
+        lowest, highest = LIMITS
+        return max(lowest, min(highest, self.drawn / self.modelled)) if self.modelled > 0 else 1.0
+
+    def observe(self, drawn: float, modelled: float, keep: float) -> None:
+        """Average both sums; those that are not finite are left out."""
+        if math.isfinite(drawn) and math.isfinite(modelled):
+            self.drawn = keep * self.drawn + (1 - keep) * drawn
+            self.modelled = keep * self.modelled + (1 - keep) * modelled
 
 
 @dataclass

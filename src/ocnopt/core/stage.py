@@ -133,6 +133,16 @@ class Stage:
             out[rows] += contracted(Y, self.player.tangent(call, d))[:kept]
         return out
 
+    def drawn(self, d: Params) -> Tensor | None:
+        """u_iᵀ f_θ d for draws u of the output's curvature, E[u uᵀ] = H_i: (N,); None where a call has none."""
+        if not all(call.draws for call in self.calls):
+            return None
+        out = self.gradient[0].new_zeros(self.samples.count, dtype=self.precision)
+        for call, _, rows in self.pairs:
+            u = call.drawn.unsqueeze(0)  # type: ignore[union-attr]
+            out[rows] += contracted(u, self.player.tangent(call, d))[: rows.stop - rows.start, 0]
+        return out
+
     def solve(self, d: Params) -> Params:
         """M⁻¹ d."""
         return self.metric.solve(d)

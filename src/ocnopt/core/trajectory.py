@@ -171,10 +171,15 @@ def merged(calls: Sequence[Call]) -> list[Call]:
             args=(torch.stack([call.args[0] for call in calls], dim=1),),
             sizes=(torch.Size((size[0], len(calls), *size[1:])),),
             leaves=beside([call.leaves for call in calls]),
+            draws=beside([call.draws for call in calls]) if all(map(_drawn, calls)) else [],
             columns=columns,
             count=len(calls),
         )
     ]
+
+
+def _drawn(call: Call) -> bool:
+    return bool(call.draws) and call.draws[0] is not None
 
 
 def _alike(one: Call, other: Call) -> bool:
