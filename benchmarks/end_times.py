@@ -45,10 +45,12 @@ class EndTimes:
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of weights and batches."""
-    steps: int = 300
+    steps: int = 800
     """Steps of every run."""
-    penalty: float = 0.1
+    penalty: float = 1.0
     """c of the penalty ½ c T²."""
+    warmup: int = 100
+    """Steps without the penalty, in which the field learns what time is good for; in as many more it comes in."""
     lr: float = 3.0
     """Step of the end time, as a multiplier."""
     period: int = 5
@@ -80,17 +82,23 @@ class EndTimes:
         ode = NeuralODE(Field(8), t1=1.0 if name == FIXED else self.end(start_of(name)))
         model = nn.Sequential(nn.Linear(2, 8), ode, nn.Linear(8, 2))
         optimizer = OCNOpt(model, params=self.groups(model, ode))
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, self.steps)
         draws, times = torch.Generator().manual_seed(seed), []
-        for _ in range(self.steps):
+        for step in range(self.steps):
             x, y = rings(128, draws)
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(x), y) + ode.penalty()
+            loss = nn.functional.cross_entropy(model(x), y) + ode.penalty(self.scale(step))
             loss.backward()
             optimizer.step()
+            schedule.step()
             times.append(float(ode.t1 if name == FIXED else ode.t1.value))
         evaluations = ode.nfe_forward + ode.nfe_backward
         x, y = rings(4000, draws)
         return Outcome(times, evaluations, accuracy(model, x, y))
+
+    def scale(self, step: int) -> float:
+        """Of the penalty: from 0 after the warm-up to 1 after another."""
+        return min(max((step - self.warmup) / max(self.warmup, 1), 0.0), 1.0)
 
     def end(self, start: float) -> TerminalTime:
         return TerminalTime(start, low=0.01, high=3.0, penalty=self.penalty)
@@ -110,7 +118,8 @@ class EndTimes:
             spent, right = median(one.evaluations for one in own), median(one.accuracy for one in own)
             lines.append(f"| {name} | {ends} | {spent:.0f} | {100 * right:.2f} |")
         note = (
-            f"Rings in the plane, {self.steps} steps of 128 points, penalty {self.penalty:g}·T²/2, seeds "
+            f"Rings in the plane, {self.steps} steps of 128 points, penalty {self.penalty:g}·T²/2 after a warm-up of "
+            f"{self.warmup} steps, seeds "
             f"{' '.join(map(str, self.seeds))}; evaluations of the field in the last step, forward and back, medians."
         )
         return "\n\n".join([note, "\n".join(lines), self.verdict(found)]) + "\n"

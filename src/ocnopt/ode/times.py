@@ -36,7 +36,7 @@ class TerminalTime(nn.Module):
         if not 0 <= penalty < math.inf:
             raise ValueError(f"TerminalTime(penalty={penalty}) must be finite and not negative.")
         super().__init__()
-        self.low, self.high, self.weight_of_penalty = low, high, penalty
+        self.low, self.high, self.weight_of_penalty, self.scale = low, high, penalty, 1.0
         self.time = nn.Parameter(torch.tensor([float(time)]))
 
     @property
@@ -56,9 +56,15 @@ class TerminalTime(nn.Module):
         move = self.time - self.time.detach()
         return tuple(x + move.to(x.dtype) * F for x, F in zip(tensors[:k], tensors[k:], strict=True))
 
-    def penalty(self) -> Tensor:
-        """½ c T²."""
-        return 0.5 * self.weight_of_penalty * self.time.square().sum()
+    def penalty(self, scale: float = 1.0) -> Tensor:
+        """½ c T², times a scale: 0 while the field has learned nothing, for which a short time would do as well.
+
+        Raises ValueError for a scale that is negative or not finite.
+        """
+        if not 0 <= scale < math.inf:
+            raise ValueError(f"penalty(scale={scale}) must be finite and not negative.")
+        self.scale = scale
+        return 0.5 * scale * self.weight_of_penalty * self.time.square().sum()
 
     def extra_repr(self) -> str:
         return f"{self.value:g}, low={self.low:g}, high={self.high:g}, penalty={self.weight_of_penalty:g}"
@@ -76,8 +82,8 @@ class TimePlayer(MatrixModulePlayer):
 
     @property
     def private(self) -> float:
-        """c of the penalty ½ c T²."""
-        return self.module.weight_of_penalty
+        """c of the penalty ½ c T², as it was scaled last."""
+        return self.module.scale * self.module.weight_of_penalty
 
     def rate(self, call: Call) -> Tensor:
         """F of every sample, its tensors side by side, (B, n)."""
