@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -81,6 +82,11 @@ class MatrixModulePlayer(ModulePlayer):
     def width(self) -> int:
         """Output features, by which the positions of a call are counted."""
         return self.parameters[0].shape[0]
+
+    @cached_property
+    def fan_in(self) -> int:
+        """Columns of the joint matrices [W b]."""
+        return self.to_matrix(tuple(torch.empty_like(p, device="meta") for p in self.parameters)).shape[-1]
 
     @property
     def private(self) -> float:
