@@ -15,10 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from coalitions import draw, steps_of
+import numpy as np
+from coalitions import COLOURS, draw, steps_of
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from runner import Run
 from study import Study
 from tables import OURS, Result, at_once, by_method, cell, heading, machines
+
+from ocnopt_lab.errors import writing
 
 TARGET = 0.6
 """Share of Adam's time in which OCNOpt is to reach Adam's final loss."""
@@ -63,8 +68,41 @@ class Continuous(Study):
             methods = by_method(results, problem)
             blocks += [f"**{problem}**", table(methods, own), *verdict(methods, own, shares)]
         blocks.append(overall(shares))
-        draw(self.out / "curves.png", [run for run in runs if run.summary() is not None])
+        done = [run for run in runs if run.summary() is not None]
+        draw(self.out / "curves.png", done)
+        draw_evaluations(self.out / "evaluations.png", done)
         return "\n\n".join(blocks) + "\n"
+
+
+def draw_evaluations(path: Path, runs: Sequence[Run]) -> None:
+    """Evaluations of the field in one step, medians over the seeds, against steps; a panel per problem that counts."""
+    counting = [run for run in runs if evaluations(run, "forward")]
+    names = list(dict.fromkeys(run.problem for run in counting))
+    if not names:
+        return
+    figure = Figure(figsize=(11, 0.8 + 3 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), 2, sharex="row", squeeze=False)
+    for line, problem in zip(panels, names, strict=True):
+        for axis, direction in zip(line, ("forward", "backward"), strict=True):
+            panel(axis, direction, [run for run in counting if run.problem == problem])
+        line[0].set_ylabel(f"{problem}\nevaluations in a step")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    with writing(path):
+        figure.savefig(path, dpi=130)
+
+
+def panel(axis: Axes, direction: str, runs: Sequence[Run]) -> None:
+    """A line per method."""
+    for method in dict.fromkeys(run.method for run in runs):
+        rows = [[r for r in steps_of(run) if f"nfe_{direction}" in r] for run in runs if run.method == method]
+        shortest = min(map(len, rows))
+        counts = np.median([[r[f"nfe_{direction}"] for r in own[:shortest]] for own in rows], axis=0)
+        width = 1.3 if method.startswith(("adam", "sgd")) else 2.0
+        steps = [r["step"] for r in rows[0][:shortest]]
+        axis.plot(steps, counts, label=method, color=COLOURS.get(method, "#333333"), linewidth=width)
+    axis.set(xlabel="step", title=direction, ylim=(0, None))
+    axis.grid(color="#DDDDDD", linewidth=0.7)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def table(methods: dict[str, list[Result]], runs: dict[tuple[str, int], Run]) -> str:

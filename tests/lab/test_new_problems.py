@@ -62,6 +62,16 @@ def test_evaluations_of_the_field_are_reported(name: str) -> None:
     assert set(counts) == {"nfe_forward", "nfe_backward"} and min(counts.values()) > 4
 
 
+def test_groups_of_steps_hold_mean_evaluations() -> None:
+    (problem,) = (problem for problem in NEW if problem.name == "spiral")
+    trainer, counts = trainer_of(problem, "adam"), []
+    for _ in range(2):
+        for _ in trainer.epoch():
+            counts.append(trainer.evaluations()["nfe_backward"])
+    assert trainer.counters.take_group()["nfe_backward"] == sum(counts) / len(counts)
+    assert trainer.counters.group_evaluations == {}
+
+
 def test_models_without_a_field_report_no_evaluations(tmp_path: Path) -> None:
     (problem,) = (problem for problem in NEW if problem.name == "function-branin")
     assert trainer_of(problem, "adam").evaluations() == {}

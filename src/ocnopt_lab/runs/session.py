@@ -108,10 +108,9 @@ class Session:
                 "kind": "steps",
                 "step": step,
                 "epoch": step / trainer.steps_per_epoch,
-                "loss": trainer.counters.take_group(),
+                **trainer.counters.take_group(),
                 "lr": float(trainer.optimizer.param_groups[0]["lr"]),
                 "seconds": trainer.seconds(),
-                **trainer.evaluations(),
                 "optimizer": trainer.diagnostics(),
             }
         )

@@ -39,6 +39,7 @@ class Counters:
     nonfinite: int = 0
     group_loss: float = 0.0  # sum over the steps since the last row of metrics
     group_steps: int = 0
+    group_evaluations: dict[str, int] = field(default_factory=dict)  # of a vector field, summed like the loss
     step_seconds: list[float] = field(default_factory=list)
 
     def next_epoch(self) -> None:
@@ -46,11 +47,12 @@ class Counters:
         self.epoch += 1
         self.step_in_epoch, self.loss_sum, self.counted, self.seen = 0, 0.0, 0.0, 0
 
-    def take_group(self) -> float:
-        """Mean loss of the steps since the last call."""
-        mean = self.group_loss / self.group_steps
-        self.group_loss, self.group_steps = 0.0, 0
-        return mean
+    def take_group(self) -> dict[str, float]:
+        """Mean loss and, of models that count them, mean evaluations of the steps since the last call."""
+        sums = {"loss": self.group_loss, **self.group_evaluations}
+        means = {key: total / self.group_steps for key, total in sums.items()}
+        self.group_loss, self.group_steps, self.group_evaluations = 0.0, 0, {}
+        return means
 
     @staticmethod
     def restored(state: dict[str, Any]) -> Counters:
@@ -152,6 +154,8 @@ class Trainer:
         counters.seen += samples
         counters.group_loss += result.loss
         counters.group_steps += 1
+        for key, count in self.evaluations().items():
+            counters.group_evaluations[key] = counters.group_evaluations.get(key, 0) + count
         finite = math.isfinite(result.loss)
         counters.nonfinite += not finite
         counters.nonfinite_in_a_row = 0 if finite else counters.nonfinite_in_a_row + 1
