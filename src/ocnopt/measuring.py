@@ -9,6 +9,7 @@ from typing import Any
 from .core.ranks import ALONE, Ranks
 from .curvature import Diagonal, Kronecker
 from .curvature.metrics import DiagonalMetric
+from .curvature.splitting import Splitting
 from .game.play import Game
 from .gathering import Turn
 from .linalg.symmetric import Tally
@@ -49,9 +50,7 @@ class Factors:
             evidence = {path: turn.evidence for path, turn in seen.items()}
             self.game.observe(evidence, states_of(seen.values()), self.curvature.memory, self.ranks)
         staggered = zip(turns, self.offsets(turns), strict=True)
-        renewed = [turn for turn, offset in staggered if self.renew(turn, step, offset, damping)]
-        if self.game is not None:
-            self.game.renew(states_of(renewed), step)
+        self.renew([turn for turn, offset in staggered if self.due(turn, step, offset, damping)], step, damping)
         for turn in turns:
             turn.kronecker = self.curvature.ready(turn.state)
 
@@ -62,21 +61,20 @@ class Factors:
             turn.evidence = self.curvature.evidence(turn.player, turn.witnesses, self.ranks)  # type: ignore[arg-type]
             self.curvature.observe(turn.evidence, turn.state, self.tally, self.ranks)
 
-    def renew(self, turn: Turn, step: int, offset: int, damping: float) -> bool:
-        """Decompose the own factors, when it is due; whether that was so."""
+    def due(self, turn: Turn, step: int, offset: int, damping: float) -> bool:
+        """Whether the own factors are to be decomposed in this step."""
         curvature, state = self.curvature, turn.state
-        due = "A" in state and (curvature.decomposition_due(step, offset) or curvature.stale(state, damping))
-        if due:
-            curvature.renew(state, damping, self.tally)
-        return due
+        return "A" in state and (curvature.decomposition_due(step, offset) or curvature.stale(state, damping))
+
+    def renew(self, turns: Sequence[Turn], step: int, damping: float) -> None:
+        """Decompose the own factors of these turns, and turn what the game knows of them."""
+        Splitting(self.curvature, self.tally, self.ranks).renew([turn.state for turn in turns], damping)
+        if self.game is not None:
+            self.game.renew(states_of(turns), step)
 
     def redamp(self, turns: Sequence[Turn], step: int, damping: float) -> None:
         """Decompose anew where λ has left the decompositions behind."""
-        left = [turn for turn in turns if self.curvature.stale(turn.state, damping)]
-        for turn in left:
-            self.curvature.renew(turn.state, damping, self.tally)
-        if self.game is not None:
-            self.game.renew(states_of(left), step)
+        self.renew([turn for turn in turns if self.curvature.stale(turn.state, damping)], step, damping)
 
     def offsets(self, turns: Sequence[Turn]) -> list[int]:
         """Steps by which each turn's decompositions are staggered; those of one block of a game fall together."""
