@@ -80,7 +80,7 @@ class Factors:
         """Steps by which each turn's decompositions are staggered; those of one block of a game fall together."""
         homes = [turn.seat.path if self.game is None else self.game.home(turn.seat.path) for turn in turns]
         places = {home: j for j, home in enumerate(dict.fromkeys(homes))}
-        return [places[home] * self.curvature.decompose_every // len(places) for home in homes]
+        return [self.curvature.offset(places[home], len(places), self.ranks.size) for home in homes]
 
 
 def states_of(turns: Iterable[Turn]) -> dict[str, dict[str, Any]]:

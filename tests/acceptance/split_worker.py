@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,18 @@ def trained(name: str, rank: int, size: int, steps: int, seconds: float) -> dict
     return {"end": snapshot(run), "early": early, "told": told, "losses": run.losses}
 
 
+def paired(run: Half) -> Half:
+    """Without draws, and with two players decomposed together whatever the number of processes."""
+    given_labels(run)
+    if hasattr(run.optimizer.curvature, "together"):
+        run.optimizer.curvature = replace(run.optimizer.curvature, together=2)
+    return run
+
+
 def halves(name: str, rank: int, size: int) -> Any:
     """Without labels drawn, which each process draws for itself: comparable with one process that has all samples."""
     with element(SPLIT):
-        return snapshot(given_labels(Half(name, evenly(size), rank, torch.float64)).train(range(26)))
+        return snapshot(paired(Half(name, evenly(size), rank, torch.float64)).train(range(51)))
 
 
 def resumed(name: str, rank: int, size: int) -> Any:

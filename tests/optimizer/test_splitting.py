@@ -68,6 +68,16 @@ def test_blanks_have_the_shapes_of_what_is_found(curvature: KFAC) -> None:
             assert x.is_contiguous() and x.data_ptr() not in (state["A"].data_ptr(), state["B"].data_ptr())
 
 
+def test_with_several_processes_several_players_fall_together() -> None:
+    """Failing, each step has one player's two sides for any number of ranks to share."""
+    alone, default, chosen = EKFAC(decompose_every=48), EKFAC(decompose_every=48), EKFAC(decompose_every=48, together=3)
+    assert [alone.offset(j, 12, 1) for j in range(12)] == [*range(0, 48, 4)]
+    assert [default.offset(j, 12, 2) for j in range(12)] == [0] * 4 + [16] * 4 + [32] * 4
+    assert [chosen.offset(j, 12, size) for j in (0, 2, 3, 11) for size in (1, 8)] == [0, 0, 0, 0, 12, 12, 36, 36]
+    with pytest.raises(ValueError, match="together=0 must be at least 1"):
+        EKFAC(together=0)
+
+
 def test_packets_hold_all_sides_in_order_and_no_more_than_allowed() -> None:
     filled = [side for n in (3, 5, 2, 9, 1) for side in sides(n)]
     for side in filled:

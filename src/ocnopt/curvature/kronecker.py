@@ -38,6 +38,8 @@ class Kronecker:
     damping: λ with search="fixed"; the model search brings its own.
     averaging: coefficient of the running averages of A, B and S.
     statistics_every, decompose_every: periods in steps; both are due on every one of the first steps.
+    together: how many players are decomposed in the same step of a period. None: with one process one, so that all
+        steps take about as long; with several twice as many as there are, so that each has its share to do.
     rows: about how many rows (samples times positions) each update of the factors uses.
     max_factor: a side larger than this keeps only the diagonal of its factor.
     fisher: "sampled" draws labels from the model where the loss allows it, with one more backward
@@ -51,6 +53,7 @@ class Kronecker:
     decompose_every: int = 50
     rows: int = 2048
     max_factor: int = 4096
+    together: int | None = None
     fisher: str = "sampled"
     companion: Diagonal = field(default_factory=Adam)
     companion_lr: float = 2e-3
@@ -67,6 +70,8 @@ class Kronecker:
         for name in ("statistics_every", "decompose_every", "rows", "max_factor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.together is not None and self.together < 1:
+            raise ValueError(f"together={self.together} must be at least 1; None leaves it to the number of processes.")
         if self.fisher not in FISHER:
             raise ValueError(f"fisher={self.fisher!r} is not one of {', '.join(FISHER)}.")
 
@@ -77,6 +82,11 @@ class Kronecker:
     def decomposition_due(self, step: int, offset: int) -> bool:
         """Whether step renews the decompositions of the player with this offset: staggered, and often at first."""
         return step in (1, 3, 10, 25) or (step > 25 and (step + offset) % self.decompose_every == 0)
+
+    def offset(self, place: int, places: int, size: int) -> int:
+        """Steps by which the player at this place (0, 1, …, places − 1) is staggered, with so many processes."""
+        together = self.together or (1 if size == 1 else 2 * size)
+        return place // together * self.decompose_every // -(-places // together)
 
     def fit(self, player: MatrixPlayer, state: State) -> None:
         """Forget factors that are blank, or of another size: a bias frozen or thawed changes the input side."""

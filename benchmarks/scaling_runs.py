@@ -1,0 +1,140 @@
+"""Processes on this machine that train under DistributedDataParallel and time what the model of costs predicts."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+import torch
+from scaling_models import loss_of, narrow
+from torch import distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ocnopt import OCNOpt
+from ocnopt.core.ranks import ALONE
+from ocnopt.curvature import EKFAC, KFAC, splitting
+from ocnopt.linalg.symmetric import Tally
+
+COUNTS = ("collectives", "elements communicated")
+PLAIN = range(25, 49)
+"""Steps of which most gather no statistics and decompose nothing."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Of one network on so many processes, seconds: a plain step, all decompositions by each process and spread.
+
+    counts: (collectives, elements) of a plain step.
+    """
+
+    step: float
+    alone: float
+    spread: float
+    counts: tuple[int, int]
+
+
+def timed(work: Callable[[], object], repeats: int) -> float:
+    """Median seconds after one call to warm up; the processes wait for one another before each call."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        if distributed.is_initialized():
+            distributed.barrier()
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def sums(sizes: list[int], repeats: int) -> dict[int, float]:
+    """Seconds of an all-reduce of so many float32 numbers."""
+    return {n: timed(partial(distributed.all_reduce, torch.zeros(n)), repeats) for n in sizes}
+
+
+def bases(sizes: list[int], repeats: int) -> dict[int, tuple[float, float]]:
+    """Seconds of an eigenbasis and of a damped inverse of an n x n factor, by n."""
+    found = {}
+    for n in sizes:
+        X = torch.randn(1, n, 2 * n, generator=torch.Generator().manual_seed(n))
+        state = {"A": X @ X.mT / (2 * n), "B": X @ X.mT / (2 * n)}
+        kinds = (EKFAC(), KFAC())
+        jobs = (partial(kind.decompose, state, "A", 0.1, Tally()) for kind in kinds)
+        eigen, inverse = (timed(job, repeats) for job in jobs)
+        found[n] = eigen, inverse
+    return found
+
+
+class Trial:
+    """One network in training. ranks: the processes, as its optimizer has seen them."""
+
+    def __init__(self, name: str, rank: int) -> None:
+        torch.manual_seed(0)
+        self.name, self.draws = name, torch.Generator().manual_seed(rank)
+        self.model = narrow(name)
+        self.call: nn.Module = DistributedDataParallel(self.model) if distributed.is_initialized() else self.model
+        self.optimizer = OCNOpt(self.model)
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        loss_of(self.name, self.call, self.draws).backward()
+        self.optimizer.step()
+
+    def counts(self) -> tuple[int, int]:
+        told = self.optimizer.diagnostics()
+        return int(told.get(COUNTS[0], 0)), int(told.get(COUNTS[1], 0))
+
+    def plain(self) -> tuple[float, tuple[int, int]]:
+        """Median seconds of a plain step, and what the cheapest of them sends."""
+        seconds, sent = [], []
+        for number in range(1, PLAIN.stop + 1):
+            before, start = self.counts(), time.perf_counter()
+            self.step()
+            if number in PLAIN and number % 10:
+                seconds.append(time.perf_counter() - start)
+                after = self.counts()
+                sent.append((after[0] - before[0], after[1] - before[1]))
+        return median(seconds), min(sent)
+
+    def renewal(self, element: float, repeats: int) -> float:
+        """Seconds of all decompositions of the network; element: what sending one is taken to last."""
+        ranks = self.optimizer.capture.ranks if distributed.is_initialized() else ALONE
+        states = [state for state in self.optimizer.state.values() if "A" in state]
+        job = splitting.Splitting(self.optimizer.curvature, Tally(), ranks)
+        with mock.patch.object(splitting, "ELEMENT", element):
+            return timed(lambda: job.renew(states, 0.1), repeats)
+
+
+def trial(name: str, rank: int, repeats: int) -> Timed:
+    one = Trial(name, rank)
+    step, counts = one.plain()
+    with torch.no_grad():
+        return Timed(step, one.renewal(math.inf, repeats), one.renewal(0.0, repeats), counts)
+
+
+def child(rank: int, size: int, folder: str, names: tuple[str, ...], repeats: int) -> None:
+    """What one of the processes does; the first writes down what it has seen."""
+    torch.set_num_threads(1)
+    if size > 1:
+        store = distributed.FileStore(f"{folder}/store", size)
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    found: dict[str, Any] = {name: trial(name, rank, repeats) for name in names}
+    if size > 1:
+        found["sums"] = sums([1, 1000, 10_000, 100_000, 1_000_000], repeats)
+        distributed.destroy_process_group()
+    if rank == 0:
+        torch.save(found, Path(folder) / "found.pt")
+
+
+def measured(size: int, names: tuple[str, ...], repeats: int) -> dict[str, Any]:
+    """Times of every network on so many processes, and of all-reduces between them."""
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(child, (size, folder, names, repeats), size)
+        return torch.load(Path(folder) / "found.pt", weights_only=False)

@@ -1,0 +1,93 @@
+"""The tables of the page on scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from cost_model import Cost, Link, Speeds
+from scaling_runs import Timed
+
+from ocnopt_lab.runs import environment
+
+
+@dataclass(frozen=True)
+class Check:
+    """One network on so many processes: what the model says, and what was measured."""
+
+    name: str
+    processes: int
+    predicted: Timed
+    seen: Timed
+
+    @property
+    def ratios(self) -> list[float]:
+        """Predicted over measured, of the step and of the spread decompositions."""
+        return [self.predicted.step / self.seen.step, self.predicted.spread / self.seen.spread]
+
+
+def machine(load: float) -> str:
+    """Hardware and versions, and how busy the machine was."""
+    env = environment.describe()
+    return (
+        f"{env['cpu']}, {env['cores']} cores, gloo, one thread per process; Python {env['python']}, torch "
+        f"{env['torch']}, ocnopt {env['ocnopt']}. Load of the machine at the end of the measurements: {load:.1f}."
+    )
+
+
+def constants(links: dict[int, Link], speeds: Speeds) -> str:
+    """What was measured of the two parts of the model by themselves."""
+    sums = [f"| {p} | {1e6 * x.latency:.0f} | {x.bandwidth / 1e9:.2f} |" for p, x in links.items()]
+    rows = [
+        f"| {n} | {1000 * basis:.3f} | {1e9 * basis / n**3:.3f} | {1000 * inverse:.3f} | {1e9 * inverse / n**3:.3f} |"
+        for n, (basis, inverse) in speeds.items()
+    ]
+    first = ["| processes | latency, µs | bandwidth, GB/s |", "|---:|---:|---:|", *sums]
+    head = "| n | eigenbasis, ms | ns per n³ | inverse, ms | ns per n³ |"
+    return "\n".join([*first, "", head, "|---:|---:|---:|---:|---:|", *rows])
+
+
+def check_table(checks: Sequence[Check]) -> str:
+    """Predicted and measured, narrow networks."""
+    head = (
+        "| network | processes | step, ms: predicted | measured | all decompositions by each, ms: predicted | measured "
+        "| spread, ms: predicted | measured | elements sent by a plain step: formula | counted |"
+    )
+    lines = [head, "|---|" + "---:|" * 9, *map(check_line, checks)]
+    apart = sorted(ratio for check in checks if check.processes > 1 for ratio in check.ratios)
+    note = (
+        f"Predicted over measured, steps and spread decompositions on more than one process: from {apart[0]:.2f} to "
+        f"{apart[-1]:.2f}, median {median(apart):.2f}."
+        if apart
+        else ""
+    )
+    return "\n".join([*lines, "", note]).strip()
+
+
+def check_line(check: Check) -> str:
+    a, b = check.predicted, check.seen
+    times = [(a.step, b.step), (a.alone, b.alone), (a.spread, b.spread)]
+    cells = [f"{1000 * x:.1f}" for pair in times for x in pair]
+    return f"| {check.name} | {check.processes} | {' | '.join(cells)} | {a.counts[1]:,} | {b.counts[1]:,} |"
+
+
+def cost_tables(costs: dict[tuple[str, str, int], Cost], ranks: Sequence[int], step_ms: dict[str, float]) -> str:
+    """Predictions for the networks in full width, one table for each."""
+    head = (
+        "| link | processes | gradients, ms | sums of OCNOpt, ms | decompositions by each, ms | spread, ms "
+        "| step over that of AdamW |"
+    )
+    blocks = []
+    for name, own in step_ms.items():
+        links = dict.fromkeys(link for network, link, _ in costs if network == name)
+        rows = [cost_line(link, p, costs[name, link, p], own) for link in links for p in ranks]
+        told = f"**{name}**, {own:g} ms assumed for forward, backward and update; milliseconds are means per step."
+        blocks += [told, "\n".join([head, "|---|" + "---:|" * 6, *rows])]
+    return "\n\n".join(blocks)
+
+
+def cost_line(link: str, ranks: int, cost: Cost, own: float) -> str:
+    times = [1000 * x for x in (cost.gradients, cost.sent, cost.alone, cost.spread)]
+    ratio = 1 + (times[1] + times[3]) / (own + times[0])
+    return f"| {link} | {ranks:,} | {' | '.join(f'{t:.1f}' for t in times)} | {ratio:.2f} |"
