@@ -38,16 +38,18 @@ FULL = {"resnet": resnet18, "transformer": Transformer}
 class Scaling:
     """Costs of data parallel training, measured on few processes and predicted for many."""
 
+    networks: tuple[str, ...] = ("resnet", "transformer")
+    """What is measured, narrow, and predicted, in full width."""
     processes: tuple[int, ...] = (1, 2, 4)
     """Numbers of processes to measure with; the first is 1."""
-    ranks: tuple[int, ...] = (8, 32, 128, 512, 1024)
+    ranks: tuple[int, ...] = (8, 32, 128, 1024)
     """Numbers of processes to predict."""
-    step_ms: tuple[float, float] = (100.0, 200.0)
-    """Assumed milliseconds of forward, backward and update of one process: resnet, transformer."""
+    step_ms: tuple[float, ...] = (100.0, 200.0)
+    """Assumed milliseconds of forward, backward and update of one process, for each network."""
     sizes: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024)
     """Sizes of the factors whose decompositions are measured."""
     repeats: int = 9
-    """Measurements of which the median counts."""
+    """Measurements of which the shortest counts."""
     out: Path = Path("runs/scaling")
     """Folder for the picture and results.md."""
     write: Path | None = None
@@ -58,13 +60,15 @@ class Scaling:
         torch.set_num_threads(1)
         curvature = EKFAC()
         speeds = bases(list(self.sizes), self.repeats)
-        found = {p: measured(p, tuple(FULL), self.repeats) for p in self.processes}
-        networks = {name: priced(network_of(narrow(name), curvature), speeds) for name in FULL}
+        found = {p: measured(p, self.networks, self.repeats) for p in self.processes}
+        networks = {name: priced(network_of(narrow(name), curvature), speeds) for name in self.networks}
         links = {p: fitted(found[p]["sums"], p) for p in self.processes if p > 1}
-        checks = [self.check(name, p, networks[name], found, links) for name in FULL for p in self.processes]
+        checks = [self.check(name, p, networks[name], found, links) for name in self.networks for p in self.processes]
         costs = self.costs(curvature, speeds)
         blocks = [machine(os.getloadavg()[0]), constants(links, speeds), check_table(checks)]
-        text = "\n\n".join([*blocks, cost_tables(costs, self.ranks, dict(zip(FULL, self.step_ms, strict=True)))])
+        text = "\n\n".join(
+            [*blocks, cost_tables(costs, self.ranks, dict(zip(self.networks, self.step_ms, strict=True)))]
+        )
         self.save(text, costs)
         console.print(Markdown(text))
         return 0
@@ -89,7 +93,7 @@ class Scaling:
     def costs(self, curvature: EKFAC, speeds: Speeds) -> dict[tuple[str, str, int], Cost]:
         """Of both networks in full width, by (network, link, ranks)."""
         with torch.device("meta"):
-            networks = {name: priced(network_of(make(), curvature), speeds) for name, make in FULL.items()}
+            networks = {name: priced(network_of(FULL[name](), curvature), speeds) for name in self.networks}
         every = ((name, link, p) for name in networks for link in LINKS for p in self.ranks)
         return {(name, link.name, p): cost_of(networks[name], curvature, link, p) for name, link, p in every}
 
@@ -110,8 +114,8 @@ class Scaling:
     def figure(self, costs: dict[tuple[str, str, int], Cost]) -> Figure:
         """What OCNOpt adds to a step over the number of processes."""
         figure = Figure(figsize=(9, 4), layout="constrained")
-        axes = figure.subplots(1, 2)
-        for axis, name in zip(axes, FULL, strict=True):
+        axes = figure.subplots(1, len(self.networks), squeeze=False)[0]
+        for axis, name in zip(axes, self.networks, strict=True):
             for link, colour in zip(LINKS, COLOURS, strict=True):
                 every = [costs[name, link.name, p] for p in self.ranks]
                 spread, alone = [c.sent + c.spread for c in every], [c.sent + c.alone for c in every]

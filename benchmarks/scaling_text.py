@@ -30,9 +30,10 @@ class Check:
 def machine(load: float) -> str:
     """Hardware and versions, and how busy the machine was."""
     env = environment.describe()
+    versions = f"Python {env['python']}, torch {env['torch']}, ocnopt {env['ocnopt']}"
     return (
-        f"{env['cpu']}, {env['cores']} cores, gloo, one thread per process; Python {env['python']}, torch "
-        f"{env['torch']}, ocnopt {env['ocnopt']}. Load of the machine at the end of the measurements: {load:.1f}."
+        f"{env['cpu']}, {env['cores']} cores, gloo, one thread per process; {versions}. The shortest of several "
+        f"measurements; load of the machine at their end, by other work too: {load:.1f}."
     )
 
 
