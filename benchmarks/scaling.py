@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 import tyro
-from cost_model import Cost, Link, Network, Speeds, cost_of, network_of, plain_step, priced, results_of
+from cost_model import Cost, Link, Network, Speeds, cost_of, network_of, plain_step, priced
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from pages import insert
 from rich.console import Console
 from rich.markdown import Markdown
@@ -79,16 +80,12 @@ class Scaling:
         seen: Timed = found[p][name]
         slow = max(1.0, p / (os.cpu_count() or 1))
         costs = [job.seconds for job in network.jobs]
-        rest = max(0.0, alone.alone - sum(costs))
-        shared = makespan(costs, assign(costs, p)) + rest
         step, sent = slow * alone.step, (0, 0)
-        spread = slow * (shared if p > 1 else alone.spread)
         if p > 1:
             plain = plain_step(network)
             step += links[p].total(plain, p) + links[p].seconds(network.parameters, p)
-            spread += links[p].total(results_of(network.jobs), p)
             sent = len(plain.sizes), int(plain.elements)
-        return Check(name, p, Timed(step, slow * alone.alone, spread, sent), seen)
+        return Check(name, p, Timed(step, sum(costs), makespan(costs, assign(costs, p)), sent), seen)
 
     def costs(self, curvature: EKFAC, speeds: Speeds) -> dict[tuple[str, str, int], Cost]:
         """Of both networks in full width, by (network, link, ranks)."""
@@ -123,11 +120,14 @@ class Scaling:
                 axis.plot(self.ranks, [1000 * s for s in alone], color=colour, linestyle=":")
             axis.set(title=name, xlabel="processes", xscale="log", yscale="log")
             axis.set_xticks(self.ranks, [str(p) for p in self.ranks])
-            axis.minorticks_off()
+            axis.xaxis.minorticks_off()
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:,.0f}")
+            axis.yaxis.minorticks_off()
             axis.grid(color="#DDDDDD", linewidth=0.7)
             axis.spines[["top", "right"]].set_visible(False)
         axes[0].set_ylabel("added to a step, ms\n(dotted: each decomposes all)")
-        axes[0].legend(frameon=False)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
         return figure
 
 

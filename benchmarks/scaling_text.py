@@ -21,11 +21,6 @@ class Check:
     predicted: Timed
     seen: Timed
 
-    @property
-    def ratios(self) -> list[float]:
-        """Predicted over measured, of the step and of the spread decompositions."""
-        return [self.predicted.step / self.seen.step, self.predicted.spread / self.seen.spread]
-
 
 def machine(load: float) -> str:
     """Hardware and versions, and how busy the machine was."""
@@ -52,18 +47,20 @@ def constants(links: dict[int, Link], speeds: Speeds) -> str:
 def check_table(checks: Sequence[Check]) -> str:
     """Predicted and measured, narrow networks."""
     head = (
-        "| network | processes | step, ms: predicted | measured | all decompositions by each, ms: predicted | measured "
-        "| spread, ms: predicted | measured | elements sent by a plain step: formula | counted |"
+        "| network | processes | step, ms: predicted | measured | all decompositions by each, processor ms: predicted "
+        "| measured | spread, processor ms of the busiest: predicted | measured "
+        "| elements sent by a plain step: formula | counted |"
     )
     lines = [head, "|---|" + "---:|" * 9, *map(check_line, checks)]
-    apart = sorted(ratio for check in checks if check.processes > 1 for ratio in check.ratios)
-    note = (
-        f"Predicted over measured, steps and spread decompositions on more than one process: from {apart[0]:.2f} to "
-        f"{apart[-1]:.2f}, median {median(apart):.2f}."
-        if apart
-        else ""
-    )
-    return "\n".join([*lines, "", note]).strip()
+    several = [check for check in checks if check.processes > 1]
+    steps = told([check.predicted.step / check.seen.step for check in several])
+    spread = told([check.predicted.spread / check.seen.spread for check in several])
+    note = f"Predicted over measured on more than one process: steps {steps}, spread decompositions {spread}."
+    return "\n".join([*lines, "", note])
+
+
+def told(ratios: list[float]) -> str:
+    return f"from {min(ratios):.2f} to {max(ratios):.2f}, median {median(ratios):.2f}"
 
 
 def check_line(check: Check) -> str:
