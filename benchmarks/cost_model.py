@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ocnopt.curvature import EKFAC
+from ocnopt.curvature.decompositions import PRODUCT
 from ocnopt.curvature.splitting import EVENTS, PACKET, assign, makespan
 from ocnopt.players import Refusal
 from ocnopt.players.base import MatrixModulePlayer
@@ -19,23 +20,29 @@ from ocnopt.seats import seats_of
 
 @dataclass(frozen=True)
 class Job:
-    """One side's decomposition: "basis" or "inverse", n of its matrix, elements of its results, seconds."""
+    """What one rank may do for all: a "basis" or "inverse" of n x n, or to "carry" moments, in as many terms as n³.
+
+    elements: of its results.
+    """
 
     kind: str
-    n: int
+    n: float
     elements: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class Player:
-    """A module as the optimizer sees it. sides: (n_in, n_out), None without Kronecker factors; whole: kept whole."""
+    """A module as the optimizer sees it. statistics: elements of both factors.  jobs: its decompositions.
+
+    moments: elements of second moments in an eigenbasis.  carries: what is to be done for these afterwards.
+    """
 
     parameters: int
-    sides: tuple[int, int] | None
     statistics: int = 0
     moments: int = 0
     jobs: tuple[Job, ...] = ()
+    carries: tuple[Job, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,10 @@ class Network:
     def jobs(self) -> list[Job]:
         return [job for player in self.players for job in player.jobs]
 
+    @property
+    def carries(self) -> list[Job]:
+        return [job for player in self.players for job in player.carries]
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -62,20 +73,24 @@ class Sent:
         return sum(self.sizes)
 
 
-Speeds = dict[int, tuple[float, float]]
-"""n → seconds of an eigenbasis and of an inverse, as measured."""
+Speeds = dict[int, tuple[float, float, float]]
+"""n → seconds of an eigenbasis, of an inverse and of a product, as measured."""
 
 
 def priced(network: Network, speeds: Speeds) -> Network:
     """The network with seconds for its decompositions: c·n³, with c as at the nearest n that was measured."""
-    players = [replace(p, jobs=tuple(replace(j, seconds=seconds(j, speeds)) for j in p.jobs)) for p in network.players]
-    return replace(network, players=tuple(players))
+    own = ((player, [tuple(timed(j, speeds) for j in jobs) for jobs in parts(player)]) for player in network.players)
+    return replace(network, players=tuple(replace(player, jobs=jobs, carries=after) for player, (jobs, after) in own))
 
 
-def seconds(job: Job, speeds: Speeds) -> float:
+def parts(player: Player) -> tuple[tuple[Job, ...], tuple[Job, ...]]:
+    return player.jobs, player.carries
+
+
+def timed(job: Job, speeds: Speeds) -> Job:
     nearest = min(speeds, key=lambda n: abs(math.log(n / job.n)))
-    basis, inverse = speeds[nearest]
-    return {"basis": basis, "inverse": inverse, "none": 0.0}[job.kind] * (job.n / nearest) ** 3
+    c = dict(zip(("basis", "inverse", "carry"), speeds[nearest], strict=True)).get(job.kind, 0.0)
+    return replace(job, seconds=c * (job.n / nearest) ** 3)
 
 
 def network_of(model: nn.Module, curvature: EKFAC) -> Network:
@@ -92,7 +107,7 @@ def player_of(player: Any, curvature: EKFAC) -> Player | None:
         return None
     size = sum(p.numel() for p in player.parameters)
     if not isinstance(player, MatrixModulePlayer):
-        return Player(size, None)
+        return Player(size)
     state: dict[str, Any] = {}
     with torch.device("meta"):
         curvature.lay_out(player, state)
@@ -102,14 +117,17 @@ def player_of(player: Any, curvature: EKFAC) -> Player | None:
     kinds = ["none" if x.dim() == 2 else "basis" if "S" in state else "inverse" for x in (state["A"], state["B"])]
     jobs = tuple(Job(*job, 0.0) for job in zip(kinds, n, results, strict=True))
     statistics = sum(state[side].numel() for side in "AB")
-    return Player(size, (n[0], n[1]), statistics, state["S"].numel() if "S" in state else 0, jobs)
+    if "S" not in state:
+        return Player(size, statistics, 0, jobs)
+    terms, moments = curvature.carry_cost(state) / PRODUCT, state["S"].numel()
+    return Player(size, statistics, moments, jobs, (Job("carry", terms ** (1 / 3), moments, 0.0),))
 
 
 def plain_step(network: Network) -> Sent:
     """A step without statistics and decompositions: decisions, and two pulls of nearly every player."""
     small = (1.0, 3.0 * network.turns, 1.0, 3.0, 4.0)
     sizes = [float(player.parameters) for player in network.players]
-    back, ahead = sizes[:-1], sizes[1:] if network.players[0].sides else sizes
+    back, ahead = sizes[:-1], sizes[1:] if network.players[0].jobs else sizes
     return Sent((*small, *back, *ahead))
 
 
@@ -167,22 +185,29 @@ def cost_of(network: Network, curvature: EKFAC, link: Link, ranks: int) -> Cost:
     groups = due_together(network, curvature, ranks)
     sent = link.total(plain_step(network), ranks)
     sent += link.total(statistics_of(network), ranks) / curvature.statistics_every
-    alone = sum(job.seconds for job in network.jobs) / every
-    spread = sum(spread_seconds(jobs, link, ranks) for jobs in groups) / every
+    alone = sum(job.seconds for job in (*network.jobs, *network.carries)) / every
+    spread = sum(spread_seconds(jobs, link, ranks) for group in groups for jobs in group if jobs) / every
     return Cost(link.seconds(network.parameters, ranks), sent, alone, spread)
 
 
 def spread_seconds(jobs: Sequence[Job], link: Link, ranks: int) -> float:
     """The longest share, and sending the results; all by each rank where that takes less."""
-    costs = [job.seconds for job in jobs]
-    shared = makespan(costs, assign(costs, ranks)) + link.total(results_of(jobs), ranks)
-    return min(sum(costs), shared)
+    shared = longest(jobs, ranks) + link.total(results_of(jobs), ranks)
+    return min(sum(job.seconds for job in jobs), shared)
 
 
-def due_together(network: Network, curvature: EKFAC, ranks: int) -> list[list[Job]]:
-    """Jobs of each step of a period in which there are any."""
+def due_together(network: Network, curvature: EKFAC, ranks: int) -> list[tuple[list[Job], list[Job]]]:
+    """Decompositions, and what follows from them, of each step of a period in which there are any."""
     matrices = [player for player in network.players if player.jobs]
-    steps: dict[int, list[Job]] = {}
+    steps: dict[int, tuple[list[Job], list[Job]]] = {}
     for j, player in enumerate(matrices):
-        steps.setdefault(curvature.offset(j, len(matrices), ranks), []).extend(player.jobs)
+        group = steps.setdefault(curvature.offset(j, len(matrices), ranks), ([], []))
+        group[0].extend(player.jobs)
+        group[1].extend(player.carries)
     return [*steps.values()]
+
+
+def longest(jobs: Sequence[Job], ranks: int) -> float:
+    """Seconds of the rank that has most to do."""
+    costs = [job.seconds for job in jobs]
+    return makespan(costs, assign(costs, ranks)) if jobs else 0.0

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import tyro
-from cost_model import Cost, Link, Network, Speeds, cost_of, network_of, plain_step, priced
+from cost_model import Cost, Link, Network, Speeds, cost_of, longest, network_of, plain_step, priced
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from pages import insert
@@ -27,7 +27,6 @@ from scaling_runs import Timed, bases, measured
 from scaling_text import Check, check_table, constants, cost_tables, machine
 
 from ocnopt.curvature import EKFAC
-from ocnopt.curvature.splitting import assign, makespan
 from ocnopt_lab.errors import LabError, writing
 
 LINKS = (Link("10 Gbit/s", 30e-6, 1.25e9), Link("100 Gbit/s", 10e-6, 12.5e9), Link("400 Gbit/s", 5e-6, 50e9))
@@ -76,16 +75,16 @@ class Scaling:
 
     def check(self, name: str, p: int, network: Network, found: dict[int, Any], links: dict[int, Link]) -> Check:
         """One narrow network on so many processes. Where there are more of them than cores, they take turns."""
-        alone: Timed = found[1][name]
+        one: Timed = found[1][name]
         seen: Timed = found[p][name]
         slow = max(1.0, p / (os.cpu_count() or 1))
-        costs = [job.seconds for job in network.jobs]
-        step, sent = slow * alone.step, (0, 0)
+        step, sent = slow * one.step, (0, 0)
         if p > 1:
             plain = plain_step(network)
             step += links[p].total(plain, p) + links[p].seconds(network.parameters, p)
             sent = len(plain.sizes), int(plain.elements)
-        return Check(name, p, Timed(step, sum(costs), makespan(costs, assign(costs, p)), sent), seen)
+        alone, spread = (longest(network.jobs, ranks) + longest(network.carries, ranks) for ranks in (1, p))
+        return Check(name, p, Timed(step, alone, spread, sent), seen)
 
     def costs(self, curvature: EKFAC, speeds: Speeds) -> dict[tuple[str, str, int], Cost]:
         """Of both networks in full width, by (network, link, ranks)."""

@@ -63,16 +63,17 @@ def sums(sizes: list[int], repeats: int) -> dict[int, float]:
     return {n: timed(partial(distributed.all_reduce, torch.zeros(n)), repeats) for n in sizes}
 
 
-def bases(sizes: list[int], repeats: int) -> dict[int, tuple[float, float]]:
-    """Processor seconds of an eigenbasis and of a damped inverse of an n x n factor, by n."""
+def bases(sizes: list[int], repeats: int) -> dict[int, tuple[float, float, float]]:
+    """Processor seconds of an eigenbasis, of a damped inverse and of a product of n x n matrices, by n."""
     found = {}
     for n in sizes:
         X = torch.randn(1, n, 2 * n, generator=torch.Generator().manual_seed(n))
         state = {"A": X @ X.mT / (2 * n), "B": X @ X.mT / (2 * n)}
         kinds = (EKFAC(), KFAC())
-        jobs = (partial(kind.decompose, state, "A", 0.1, Tally()) for kind in kinds)
-        eigen, inverse = (timed(job, repeats, time.process_time) for job in jobs)
-        found[n] = eigen, inverse
+        jobs = [partial(kind.decompose, state, "A", 0.1, Tally()) for kind in kinds]
+        jobs.append(partial(torch.matmul, state["A"], state["B"]))
+        eigen, inverse, product = (timed(job, repeats, time.process_time) for job in jobs)
+        found[n] = eigen, inverse, product
     return found
 
 

@@ -36,12 +36,12 @@ def constants(links: dict[int, Link], speeds: Speeds) -> str:
     """What was measured of the two parts of the model by themselves."""
     sums = [f"| {p} | {1e6 * x.latency:.0f} | {x.bandwidth / 1e9:.2f} |" for p, x in links.items()]
     rows = [
-        f"| {n} | {1000 * basis:.3f} | {1e9 * basis / n**3:.3f} | {1000 * inverse:.3f} | {1e9 * inverse / n**3:.3f} |"
-        for n, (basis, inverse) in speeds.items()
+        f"| {n} | {' | '.join(f'{1000 * s:.3f} | {1e9 * s / n**3:.3f}' for s in seconds)} |"
+        for n, seconds in speeds.items()
     ]
     first = ["| processes | latency, µs | bandwidth, GB/s |", "|---:|---:|---:|", *sums]
-    head = "| n | eigenbasis, ms | ns per n³ | inverse, ms | ns per n³ |"
-    return "\n".join([*first, "", head, "|---:|---:|---:|---:|---:|", *rows])
+    head = "| n | eigenbasis, ms | ns per n³ | inverse, ms | ns per n³ | product, ms | ns per n³ |"
+    return "\n".join([*first, "", head, "|" + "---:|" * 7, *rows])
 
 
 def check_table(checks: Sequence[Check]) -> str:

@@ -161,6 +161,9 @@ def expected(name: str, step: int) -> tuple[int, int]:
     if kronecker and step in (1, 3, 10, 25, 50, 100):
         calls += 2
         sent += 6 * 2 * len(SIDES) + sum(n * n + n for pair in SIDES for n in pair)
+        if step > 1:
+            calls += 2
+            sent += 6 * len(SIDES) + sum(a * b for a, b in SIDES)
     return calls, sent
 
 

@@ -26,13 +26,16 @@ def test_formulas_of_a_small_network() -> None:
     assert plain_step(network).sizes == (1, 9, 1, 3, 4, 70, 20, 20, 30)
     assert statistics_of(network).sizes == (7 * 7 + 10 * 10, 70, 10 * 10 + 3 * 3, 30)
     assert results_of(network.jobs).sizes == (24, 49 + 7 + 100 + 10 + 100 + 10 + 9 + 3)
+    assert results_of(network.carries).sizes == (12, 70 + 30)
+    terms = [7**3 + 10**3 + 70 * 17, 10**3 + 3**3 + 30 * 13]
+    assert [job.n**3 for job in network.carries] == pytest.approx(terms)
 
 
 def test_large_sides_are_kept_and_priced_as_the_curvature_says() -> None:
     network = network_of(small(), EKFAC(whole=8, max_factor=9))
     kinds = [(job.kind, job.n) for job in network.jobs]
     assert kinds == [("basis", 7), ("none", 10), ("none", 10), ("inverse", 3)]
-    seconds = [job.seconds for job in priced(network, {8: (8.0, 1.0), 100: (1e9, 1e9)}).jobs]
+    seconds = [job.seconds for job in priced(network, {8: (8.0, 1.0, 0.0), 100: (1e9, 1e9, 1e9)}).jobs]
     assert seconds == pytest.approx([8 * (7 / 8) ** 3, 0, 0, (3 / 8) ** 3])
 
 
@@ -41,18 +44,20 @@ def test_a_ring_moves_twice_the_data_and_half_of_the_work_is_half_of_the_time() 
     assert link.seconds(1e6, 1) == 0.0
     assert link.seconds(1e6, 4) == pytest.approx(2e-3 + 2 * 3 / 4 * 4)
     assert fitted({1: 1e-3, 10**6: 1e-3 + 4.0}, 2).bandwidth == pytest.approx(1e6, rel=1e-3)
-    network = priced(network_of(small(), EKFAC()), {8: (1.0, 1.0)})
+    network = priced(network_of(small(), EKFAC()), {8: (1.0, 1.0, 1.0)})
     free = Link("free", 0.0, float("inf"))
     one, two, many = (cost_of(network, EKFAC(), free, ranks) for ranks in (1, 2, 64))
-    total, longest = sum(job.seconds for job in network.jobs), max(job.seconds for job in network.jobs)
+    seconds = [[job.seconds for job in jobs] for jobs in (network.jobs, network.carries)]
+    total, longest = sum(map(sum, seconds)), sum(map(max, seconds))
     assert one.spread == one.alone == pytest.approx(total / 50)
     assert many.spread == pytest.approx(longest / 50) and one.spread / 2 <= two.spread < one.spread
-    assert sum(map(len, due_together(network, EKFAC(), 1))) == len(network.jobs) == 4
+    assert [(len(jobs), len(after)) for jobs, after in due_together(network, EKFAC(), 1)] == [(2, 1)] * 2
+    assert [(len(jobs), len(after)) for jobs, after in due_together(network, EKFAC(), 2)] == [(4, 2)]
 
 
 def test_slow_links_are_not_used() -> None:
     """Each decomposes all where sending would take longer."""
-    network = priced(network_of(small(), EKFAC()), {8: (1.0, 1.0)})
+    network = priced(network_of(small(), EKFAC()), {8: (1.0, 1.0, 1.0)})
     cost = cost_of(network, EKFAC(), Link("slow", 1e3, 1.0), 8)
     assert cost.spread == cost.alone
     assert results_of([Job("basis", 4, 2**23, 1.0)] * 4).sizes == (24, 2**24, 2**24)

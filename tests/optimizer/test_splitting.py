@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ocnopt.core.ranks import Ranks
 from ocnopt.curvature import EKFAC, KFAC
-from ocnopt.curvature.splitting import Side, Splitting, assign, makespan, packets
+from ocnopt.curvature.splitting import Job, Splitting, assign, makespan, owners_of, packets
 from ocnopt.linalg.symmetric import Tally
 
 costs = st.lists(st.floats(0.0, 1e3), min_size=1, max_size=6)
@@ -34,19 +34,21 @@ def test_the_longest_goes_alone_where_it_outweighs_the_rest() -> None:
     assert assign([1.0], 8) == [0]
 
 
-def sides(n: int, g: int = 1) -> list[Side]:
-    state = {"A": torch.eye(n).repeat(g, 1, 1), "B": torch.eye(n).repeat(g, 1, 1)}
-    return [Side(state, "A"), Side(state, "B")]
+def sides(curvature: KFAC, n: int) -> list[Job]:
+    splitting = Splitting(curvature, Tally(), Ranks(2))
+    state = {"A": torch.eye(n)[None], "B": torch.eye(n)[None]}
+    return [splitting.side(state, name, 0.1) for name in "AB"]
 
 
 @pytest.mark.parametrize("size, first", [(2, 67), (8, 39)])
 def test_small_decompositions_stay_where_they_are(size: int, first: int) -> None:
     """Two sides or more of n² + n results each: worth sending from the size on that the constant's comment names."""
-    splitting, kfac = (Splitting(kind, Tally(), Ranks(size)) for kind in (EKFAC(), KFAC()))
-    four = lambda n: [side for _ in range(size) for side in sides(n)]  # noqa: E731
-    assert splitting.owners(four(first + 2)) is not None
-    assert splitting.owners(four(first - 2)) is None
-    assert kfac.owners(four(first + 2)) is None and kfac.owners(four(4 * first)) is not None
+
+    def spread(curvature: KFAC, n: int) -> bool:
+        return owners_of([job for _ in range(size) for job in sides(curvature, n)], size) is not None
+
+    assert spread(EKFAC(), first + 2) and not spread(EKFAC(), first - 2)
+    assert spread(KFAC(), 4 * first) and not spread(KFAC(), first + 2)
 
 
 def test_a_diagonal_costs_nothing_and_is_sent_all_the_same() -> None:
@@ -79,11 +81,9 @@ def test_with_several_processes_several_players_fall_together() -> None:
 
 
 def test_packets_hold_all_sides_in_order_and_no_more_than_allowed() -> None:
-    filled = [side for n in (3, 5, 2, 9, 1) for side in sides(n)]
-    for side in filled:
-        side.found = {"x": side.state[side.name]}
+    filled = [side for n in (3, 5, 2, 9, 1) for side in sides(KFAC(), n)]
     groups = [*packets(filled, 30)]
     assert [side for group in groups for side in group] == filled
-    sums = [sum(side.state[side.name].numel() for side in group) for group in groups]
+    sums = [sum(side.elements for side in group) for group in groups]
     assert all(total <= 30 or len(group) == 1 for total, group in zip(sums, groups, strict=True))
     assert [len(group) for group in groups] == [2, 1, 2, 1, 1, 1, 2]

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ..linalg.symmetric import Tally, add_diagonal, cholesky, mean_diagonal
 
-INVERSE, BASIS = 4e-11, 1.5e-10
-"""Seconds per n³ of a damped inverse and of an eigenbasis in single precision, n from 256 to 1024, on one thread of an
-AMD EPYC with torch 2.13 (``benchmarks/scaling.py`` measures them). Smaller matrices take up to four times as long per
-n³; shares of work need no more than the order of magnitude."""
+INVERSE, BASIS, PRODUCT = 4e-11, 1.5e-10, 3e-11
+"""Seconds per n³ of a damped inverse, of an eigenbasis and of a product in single precision, n from 256 to 1024, on
+one thread of an AMD EPYC with torch 2.13 (``benchmarks/scaling.py`` measures them). Smaller matrices take up
+to four times as long per n³; shares of work need no more than the order of magnitude."""
 
 
 def cubes(X: Tensor) -> float:

@@ -11,10 +11,10 @@ from ..core.protocols import MatrixPlayer
 from ..core.ranks import Ranks
 from ..core.stage import Metric
 from ..linalg.symmetric import Tally, eigh
-from .decompositions import BASIS, carried, cubes, turn
+from .decompositions import BASIS, PRODUCT, carried, cubes, turn
 from .diagonal import State
 from .factors import Evidence, squared_products
-from .kronecker import KFAC, average
+from .kronecker import KFAC, SIDES, average
 from .metrics import EigenMetric
 
 
@@ -54,16 +54,26 @@ class EKFAC(KFAC):
         X = state[side]
         return dict(zip((f"s_{side}", f"U_{side}"), eigh(X, tally) if X.dim() == 3 else (X.clone(),), strict=False))
 
+    def carry(self, state: State, found: State) -> State:
+        """S in the new basis."""
+        if not self.diagonalised(state):
+            return super().carry(state, found)
+        if "S" in state:
+            return {"S": carried(state["S"], *(turn(found.get(name), state.get(name)) for name in ("U_A", "U_B")))}
+        return {"S": found["s_B"][..., :, None] * found["s_A"][..., None, :]}
+
+    def carry_cost(self, state: State) -> float:
+        """A product with n³ terms for each basis that turns, and one of S with each."""
+        if "S" not in state:
+            return 0.0
+        bases = [state[side] for side in SIDES if state[side].dim() == 3]
+        return PRODUCT * sum(cubes(X) + state["S"].numel() * X.shape[-1] for X in bases)
+
     def adopt(self, state: State, found: State, damping: float) -> None:
-        """Carry S over into the new basis."""
         if not self.diagonalised(state):
             return super().adopt(state, found, damping)
-        if "S" in state:
-            S = carried(state["S"], *(turn(found.get(name), state.get(name)) for name in ("U_A", "U_B")))
-        else:
-            S = found["s_B"][..., :, None] * found["s_A"][..., None, :]
         # All at once: an interrupt in between would leave S in one basis and U in another.
-        return state.update(found, S=S)
+        return state.update(found)
 
     def blank(self, state: State, side: str) -> State:
         if not self.diagonalised(state):

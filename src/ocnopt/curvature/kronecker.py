@@ -134,14 +134,23 @@ class Kronecker:
         except DecompositionError as error:
             tally[error.count] += 1
             return
-        self.adopt(state, found[0] | found[1], damping)
+        both = found[0] | found[1]
+        self.adopt(state, both | self.carry(state, both), damping)
 
     def decompose(self, state: State, side: str, damping: float, tally: Tally) -> State:
         """What is kept of the decomposition of one side, "A" or "B". Raises DecompositionError."""
         raise NotImplementedError
 
+    def carry(self, state: State, found: State) -> State:
+        """What follows from the decompositions of both sides."""
+        return {}
+
+    def carry_cost(self, state: State) -> float:
+        """About how many seconds ``carry`` takes."""
+        return 0.0
+
     def adopt(self, state: State, found: State, damping: float) -> None:
-        """Take what ``decompose`` found of both sides."""
+        """Take what ``decompose`` and ``carry`` have found."""
         raise NotImplementedError
 
     def blank(self, state: State, side: str) -> State:

@@ -7,9 +7,12 @@ the results. Either way they agree on what has failed: memory may be exhausted o
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
+
+import torch
 
 from ..core.ranks import Ranks
 from ..linalg.symmetric import EIGH_LADDER, DecompositionError, MemoryExhausted, Tally
@@ -29,17 +32,32 @@ PACKET = 2**24
 
 
 @dataclass(eq=False)
-class Side:
-    """One side of one player's factors. found: its decomposition, where this rank has made one."""
+class Job:
+    """What one rank may do for all. make: with a tally for its fallbacks.  cost: seconds.
 
-    state: State
-    name: str
-    found: State | None = None
+    like: tensors without storage, of the shapes of the result.  found: the result, once it is there.
+    events: what has happened on the way.
+    """
+
+    make: Callable[[Tally], State]
+    cost: float
+    like: State
+    found: State = field(default_factory=dict)
     events: Tally = field(default_factory=Tally)
 
     @property
     def failed(self) -> bool:
         return any(self.events[name] for name in FAILURES)
+
+    @property
+    def elements(self) -> int:
+        return sum(x.numel() for x in self.like.values())
+
+    def run(self) -> None:
+        try:
+            self.found = self.make(self.events)
+        except DecompositionError as error:
+            self.events[error.count] += 1
 
 
 @dataclass(frozen=True)
@@ -52,59 +70,78 @@ class Splitting:
 
     def renew(self, states: Sequence[State], damping: float) -> None:
         """Decompose the factors of all these players anew; where it fails on any rank, the old ones stay on all."""
-        if self.ranks.size == 1 or not states:
+        if self.ranks.size == 1:
             for state in states:
                 self.curvature.renew(state, damping, self.tally)
             return
-        pairs = [tuple(Side(state, name) for name in SIDES) for state in states]
-        sides = [*chain(*pairs)]
-        owners = self.owners(sides)
-        for j, side in enumerate(sides):
+        sides = [[self.side(state, name, damping) for name in SIDES] for state in states]
+        self.share([*chain(*sides)])
+        pairs = zip(states, sides, strict=True)
+        sound = [(state, A.found | B.found) for state, (A, B) in pairs if not self.count(A, B)]
+        carries = [self.carry(state, found) for state, found in sound]
+        self.share([job for job in carries if job.cost])
+        for (state, found), job in zip(sound, carries, strict=True):
+            if not job.cost:
+                job.run()
+            if not self.count(job):
+                self.curvature.adopt(state, found | job.found, damping)
+
+    def side(self, state: State, name: str, damping: float) -> Job:
+        """The decomposition of one side of a player."""
+        shapes = {side: state[side].to("meta") for side in SIDES}
+        like, cost = self.curvature.blank(shapes, name), self.curvature.cost(state, name)
+        return Job(partial(self.curvature.decompose, state, name, damping), cost, like)
+
+    def carry(self, state: State, found: State) -> Job:
+        """What follows from both sides; without a cost, where no rank needs another's help."""
+        cost = self.curvature.carry_cost(state)
+        like = {"S": state["S"].to("meta")} if cost else {}
+        return Job(lambda _: self.curvature.carry(state, found), cost, like)
+
+    def share(self, jobs: Sequence[Job]) -> None:
+        """Have the jobs done, each by its owner or all by everyone, with the same outcome on all ranks."""
+        if not jobs:
+            return
+        owners = owners_of(jobs, self.ranks.size)
+        for j, job in enumerate(jobs):
             if owners is None or owners[j] == self.ranks.rank:
-                self.decompose(side, damping)
-        self.agree(sides)
-        sound = [pair for pair in pairs if not self.count(*pair)]
+                job.run()
+        self.agree(jobs)
         if owners is not None:
-            self.exchange([*chain(*sound)])
-        for A, B in sound:
-            self.curvature.adopt(A.state, {**(A.found or {}), **(B.found or {})}, damping)
+            self.exchange([job for job in jobs if not job.failed])
 
-    def owners(self, sides: Sequence[Side]) -> list[int] | None:
-        """Which rank decomposes which side; None where each had better decompose all."""
-        costs = [self.curvature.cost(side.state, side.name) for side in sides]
-        owners = assign(costs, self.ranks.size)
-        sent = sum(elements(self.blank(side)) for side in sides)
-        return owners if sum(costs) - makespan(costs, owners) > ELEMENT * sent else None
-
-    def decompose(self, side: Side, damping: float) -> None:
-        try:
-            side.found = self.curvature.decompose(side.state, side.name, damping, side.events)
-        except DecompositionError as error:
-            side.events[error.count] += 1
-
-    def agree(self, sides: Sequence[Side]) -> None:
+    def agree(self, jobs: Sequence[Job]) -> None:
         """What has happened to any rank has happened to all."""
-        totals = iter(self.ranks.numbers(*(side.events[name] for side in sides for name in EVENTS)))
-        for side in sides:
-            side.events = Tally({name: 1 for name in EVENTS if next(totals)})
+        totals = iter(self.ranks.numbers(*(job.events[name] for job in jobs for name in EVENTS)))
+        for job in jobs:
+            job.events = Tally({name: 1 for name in EVENTS if next(totals)})
 
-    def count(self, A: Side, B: Side) -> bool:
-        """Count what has happened to the sides of one player, as in one process; whether either has failed."""
-        self.tally.update(A.events if A.failed else A.events + B.events)
-        return A.failed or B.failed
+    def exchange(self, jobs: Sequence[Job]) -> None:
+        """Give every job what its owner has found."""
+        for packet in packets(jobs, PACKET):
+            own = [job.found or {name: self.zeros(x) for name, x in job.like.items()} for job in packet]
+            spread = iter(self.ranks.spread(*chain.from_iterable(tensors.values() for tensors in own)))
+            for job in packet:
+                job.found = {name: next(spread) for name in job.like}
 
-    def exchange(self, sides: Sequence[Side]) -> None:
-        """Give every side what its owner has found."""
-        for side in sides:
-            side.found = self.blank(side) if side.found is None else side.found
-        for packet in packets(sides, PACKET):
-            names = [(side, name) for side in packet for name in side.found or {}]
-            spread = self.ranks.spread(*(x for side in packet for x in (side.found or {}).values()))
-            for (side, name), x in zip(names, spread, strict=True):
-                side.found[name] = x  # type: ignore[index]
+    def zeros(self, like: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(like, device=self.ranks.device or "cpu")
 
-    def blank(self, side: Side) -> State:
-        return self.curvature.blank(side.state, side.name)
+    def count(self, *jobs: Job) -> bool:
+        """Count what has happened to the jobs of one player, up to the first that failed; whether one has."""
+        for job in jobs:
+            self.tally.update(job.events)
+            if job.failed:
+                return True
+        return False
+
+
+def owners_of(jobs: Sequence[Job], size: int) -> list[int] | None:
+    """Which rank does which job; None where each had better do all."""
+    costs = [job.cost for job in jobs]
+    owners = assign(costs, size)
+    sent = sum(job.elements for job in jobs)
+    return owners if sum(costs) - makespan(costs, owners) > ELEMENT * sent else None
 
 
 def assign(costs: Sequence[float], size: int) -> list[int]:
@@ -128,19 +165,14 @@ def makespan(costs: Sequence[float], owners: Sequence[int]) -> float:
     return max(load.values())
 
 
-def packets(sides: Sequence[Side], most: int) -> Iterator[list[Side]]:
-    """The sides in order, in groups of at most so many elements, or of one."""
-    group, filled = list[Side](), 0
-    for side in sides:
-        size = elements(side.found or {})
-        if group and filled + size > most:
+def packets(jobs: Sequence[Job], most: int) -> Iterator[list[Job]]:
+    """The jobs in order, in groups whose results have at most so many elements, or of one."""
+    group, filled = list[Job](), 0
+    for job in jobs:
+        if group and filled + job.elements > most:
             yield group
             group, filled = [], 0
-        group.append(side)
-        filled += size
+        group.append(job)
+        filled += job.elements
     if group:
         yield group
-
-
-def elements(found: State) -> int:
-    return sum(x.numel() for x in found.values())
