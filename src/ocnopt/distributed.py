@@ -52,9 +52,11 @@ def require_spreadable(ranks: Ranks, value: Value, rollout: Any, search: Any) ->
 
 def agree(turns: Sequence[Turn], ranks: Ranks) -> None:
     """Who takes part on all ranks; the others take part on none, since ranks would wait for one another."""
-    flags = ranks.all([*(bool(turn.calls) for turn in turns), *(turn.feedback for turn in turns)])
-    for turn, called, feedback in zip(turns, flags, flags[len(turns) :], strict=False):
+    own = [flag for turn in turns for flag in (bool(turn.calls), bool(turn.witnesses), turn.feedback)]
+    flags = iter(ranks.all(own))
+    for turn, called, witnessed, feedback in zip(turns, flags, flags, flags, strict=True):
         turn.calls = turn.calls if called else []
+        turn.witnesses = turn.witnesses if witnessed else []
         turn.reason = ELSEWHERE if turn.feedback and not feedback else turn.reason
         turn.feedback = feedback
 

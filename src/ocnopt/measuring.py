@@ -10,6 +10,7 @@ from typing import Any
 from .core.ranks import ALONE, Ranks
 from .curvature import Diagonal, Kronecker
 from .curvature.metrics import DiagonalMetric
+from .curvature.splitting import Splitting
 from .game.play import Game
 from .gathering import Turn
 from .linalg.symmetric import Tally
@@ -52,10 +53,7 @@ class Factors:
             evidence = {path: turn.evidence for path, turn in seen.items()}
             self.game.observe(evidence, states_of(seen.values()), self.curvature.memory, self.ranks)
         staggered = zip(turns, self.offsets(turns), strict=True)
-        with self.watch.phase("decompositions"):
-            renewed = [turn for turn, offset in staggered if self.renew(turn, step, offset, damping)]
-            if self.game is not None:
-                self.game.renew(states_of(renewed), step)
+        self.renew([turn for turn, offset in staggered if self.due(turn, step, offset, damping)], step, damping)
         for turn in turns:
             turn.kronecker = self.curvature.ready(turn.state)
 
@@ -67,40 +65,46 @@ class Factors:
             with self.counted(turn) as tally:
                 self.curvature.observe(turn.evidence, turn.state, tally, self.ranks)
 
-    def renew(self, turn: Turn, step: int, offset: int, damping: float) -> bool:
-        """Decompose the own factors, when it is due; whether that was so."""
+    def due(self, turn: Turn, step: int, offset: int, damping: float) -> bool:
+        """Whether the own factors are to be decomposed in this step."""
         curvature, state = self.curvature, turn.state
-        due = "A" in state and (curvature.decomposition_due(step, offset) or curvature.stale(state, damping))
-        if due:
-            with self.counted(turn) as tally:
-                curvature.renew(state, damping, tally)
-        return due
+        return "A" in state and (curvature.decomposition_due(step, offset) or curvature.stale(state, damping))
+
+    def renew(self, turns: Sequence[Turn], step: int, damping: float) -> None:
+        """Decompose the own factors of these turns, and turn what the game knows of them."""
+        tallies = [Tally() for _ in turns]
+        with self.watch.phase("decompositions"):
+            try:
+                Splitting(self.curvature, self.ranks).renew([turn.state for turn in turns], damping, tallies)
+            finally:
+                for turn, tally in zip(turns, tallies, strict=True):
+                    self.count(turn, tally)
+            if self.game is not None:
+                self.game.renew(states_of(turns), step)
 
     def redamp(self, turns: Sequence[Turn], step: int, damping: float) -> None:
         """Decompose anew where λ has left the decompositions behind."""
-        left = [turn for turn in turns if self.curvature.stale(turn.state, damping)]
-        with self.watch.phase("decompositions"):
-            for turn in left:
-                with self.counted(turn) as tally:
-                    self.curvature.renew(turn.state, damping, tally)
-            if self.game is not None:
-                self.game.renew(states_of(left), step)
+        self.renew([turn for turn in turns if self.curvature.stale(turn.state, damping)], step, damping)
 
     @contextmanager
     def counted(self, turn: Turn) -> Iterator[Tally]:
-        """A tally for one turn, whose counts are those of all and, under its name, its own."""
+        """A tally for one turn, see ``count``."""
         own = Tally()
         try:
             yield own
         finally:
-            self.tally.update(own)
-            self.tally.update({f"{turn.seat.name}/{name}": n for name, n in own.items()})
+            self.count(turn, own)
+
+    def count(self, turn: Turn, own: Tally) -> None:
+        """Its counts are those of all and, under its name, its own."""
+        self.tally.update(own)
+        self.tally.update({f"{turn.seat.name}/{name}": n for name, n in own.items()})
 
     def offsets(self, turns: Sequence[Turn]) -> list[int]:
         """Steps by which each turn's decompositions are staggered; those of one block of a game fall together."""
         homes = [turn.seat.path if self.game is None else self.game.home(turn.seat.path) for turn in turns]
         places = {home: j for j, home in enumerate(dict.fromkeys(homes))}
-        return [places[home] * self.curvature.decompose_every // len(places) for home in homes]
+        return [self.curvature.offset(places[home], len(places), self.ranks.size) for home in homes]
 
 
 def states_of(turns: Iterable[Turn]) -> dict[str, dict[str, Any]]:

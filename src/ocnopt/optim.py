@@ -128,11 +128,11 @@ class OCNOpt(Inspected):
         """Find the seats of all parameters and hook the model."""
         self.seats = seats_of(self.model, set(self.groups()))
         slots = {seat.module: slot for seat in self.seats if (slot := seat.slot(self.batch_dim)) is not None}
+        self.tally: Tally = getattr(self, "tally", None) or Tally()
         self.capture = Capture(self.model, slots, self.batch_dim)
         self.capture.on_root, self.capture.void = self.draw, self.without_gradients
-        self.capture.on_hidden = watch
+        self.capture.on_hidden, self.capture.tally = watch, self.tally
         self.capture.handles += listen(self.model, self.capture)
-        self.tally: Tally = getattr(self, "tally", None) or Tally()
         if hasattr(self.value, "tally"):
             self.value.tally = self.tally
         self.rollout = self.rollout_kind(self.capture, self.tally)

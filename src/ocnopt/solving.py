@@ -107,15 +107,15 @@ class Solver:
         self.give_metrics(turns, damping)
 
     def mend(self, turns: Sequence[Turn]) -> None:
-        """Forget state that is not finite, as a damaged checkpoint or memory leaves it. Diagonals go without, as in
-        torch: no number that is not finite enters them."""
+        """Forget state that is not finite on some rank, as a damaged checkpoint or memory leaves it. Diagonals go
+        without, as in torch: no number that is not finite enters them."""
         if not (isinstance(self.method.curvature, Kronecker) or self.method.needs_responses):
             return
         states = [state for turn in turns for state in turn.states]
-        if are_finite(tensors_of(states)):
+        if all(self.ranks.all([are_finite(tensors_of(states))])):
             return
-        for state in states:
-            if not are_finite(tensors_of([state])):
+        for state, sound in zip(states, self.ranks.all([are_finite(tensors_of([s])) for s in states]), strict=True):
+            if not sound:
                 self.tally["state begun anew"] += 1
                 state.clear()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,9 @@ def follow(words: list[str]) -> None:
         ocnopt(words[1:])
     elif words[0] == "make":
         assert all(re.search(rf"^{word}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for word in words[1:])
+    elif words[0] == "torchrun":
+        done = subprocess.run([sys.executable, "-m", "torch.distributed.run", *words[1:]], cwd=ROOT, timeout=240)
+        assert done.returncode == 0
     elif words[0] == "python":
         (example if words[1].startswith("examples/") else script)(Path(words[1]), words[2:])
     else:

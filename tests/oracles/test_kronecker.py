@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ocnopt import OCNOpt
 from ocnopt.core.stage import Stage
-from ocnopt.curvature import EKFAC, KFAC, SGD, Adam, Curvature, factors, kronecker
+from ocnopt.curvature import EKFAC, KFAC, SGD, Adam, Curvature, ekfac, factors, kronecker
 from ocnopt.linalg.symmetric import Tally
 
 TINY = 1e-14
@@ -115,14 +115,14 @@ def test_ekfac_keeps_the_diagonal_in_its_basis(net: str) -> None:
 def test_notices_squares_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutation: products are squared call by call, or position by position of a joint call, before they are added."""
     real = factors.squared_products
-    assert kronecker.squared_products is real
+    assert ekfac.squared_products is real
 
     def by_position(parts, *U):
         every = [(part, p) for part in parts for p in range(part.Z.shape[2])]
         alone = [part._replace(Z=part.Z[:, :, p : p + 1], U=part.U[:, :, :, p : p + 1]) for part, p in every]
         return sum(real([one], *U) for one in alone)
 
-    monkeypatch.setattr(kronecker, "squared_products", by_position)
+    monkeypatch.setattr(ekfac, "squared_products", by_position)
     with pytest.raises(AssertionError):
         test_ekfac_keeps_the_diagonal_in_its_basis("shared")
 

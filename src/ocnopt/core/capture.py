@@ -20,6 +20,7 @@ from torch.autograd.graph import GradientEdge
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ..linalg.symmetric import Tally
 from . import backward, solves
 from .arrivals import Arrival, Mode, RootArrival, watch_root
 from .hooks import Hook, generator_states, remove, remove_inert
@@ -52,7 +53,7 @@ class Capture:
     rows: how many rows (samples times positions) the statistics of this step want from every call.
     scale: what the loss is expected to be multiplied with, as gradient scalers do; matters to soft targets alone.
     void: whether no parameter holds a gradient, so that nothing which came back before belongs to the coming step.
-    ranks: the processes that average the gradients, as the last forward pass has shown.
+    ranks: the processes that average the gradients, as the last forward pass has shown.  tally: counts what they send.
     on_root: called with (sweep, edge of the root output) when the loss's gradient reaches the root output, before it
         goes on into the model: the moment when draws can be sent down the same graph.
     on_hidden: called with (capture, root outputs) of a sweep in which players ran without gradients, as they do in an
@@ -68,7 +69,7 @@ class Capture:
         self.keep: int | None = None
         self.rows = 0
         self.scale = 1.0
-        self.ranks = ALONE
+        self.ranks, self.tally = ALONE, Tally()
         self.void: Callable[[], bool] = lambda: False
         self.on_root: Callable[[Sweep, GradientEdge], None] | None = None
         self.on_hidden: Callable[[Capture, list[Tensor]], None] | None = None
@@ -157,7 +158,7 @@ class Capture:
         self.entered += 1
         self.hidden = False
         backward.hold(None)  # of a backward pass that an error has ended
-        self.ranks = ranks_of(module)
+        self.ranks = ranks_of(module, self.tally)
         self.resume(self.entered, Sweep(None if first is None else first.shape[self.batch_dim]))
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Curvatures: the metric of each stage, from the identity to EKFAC."""
 
 from .diagonal import SGD, Adam, Diagonal, RMSprop
-from .kronecker import EKFAC, KFAC, Kronecker
+from .ekfac import EKFAC
+from .kronecker import KFAC, Kronecker
 
 Curvature = Diagonal | Kronecker
 

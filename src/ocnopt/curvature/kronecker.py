@@ -1,7 +1,7 @@
-"""KFAC and EKFAC: curvatures of matrix players from running averages of their Kronecker factors.
+"""Curvatures of matrix players from running averages of their Kronecker factors, and KFAC, the first of them.
 
 KFAC   M = (A + π√λ I) ⊗ (B + √λ/π I)                    Martens and Grosse, arXiv 1503.05671
-EKFAC  M = U (S + λ) Uᵀ,  U = U_A ⊗ U_B,  S = E[(Uᵀg)²]   George et al., arXiv 1806.03884
+EKFAC  M = U (S + λ) Uᵀ,  U = U_A ⊗ U_B,  S = E[(Uᵀg)²]   George et al., arXiv 1806.03884 (in ``ekfac``)
 
 Both hold the layer's own Gauss-Newton block. Statistics and decompositions have periods of their
 own. Players without a matrix, and parameters without a player, take the companion's diagonal.
@@ -19,13 +19,14 @@ from ..core.protocols import MatrixPlayer
 from ..core.ranks import ALONE, Ranks
 from ..core.stage import Metric
 from ..core.trajectory import Call
-from ..linalg.symmetric import DecompositionError, Tally, eigh
-from .decompositions import carried, damped_inverse, dampings, turn
+from ..linalg.symmetric import DecompositionError, Tally
+from .decompositions import INVERSE, cubes, damped_inverse, dampings
 from .diagonal import Adam, Diagonal, State, require_fraction, require_positive
-from .factors import Evidence, evidence, factor_A, factor_B, private, squared_products
-from .metrics import EigenMetric, KroneckerMetric
+from .factors import Evidence, evidence, factor_A, factor_B, private
+from .metrics import KroneckerMetric
 
 FISHER = ("sampled", "given")
+SIDES = ("A", "B")
 OWN = ("updates", "A", "B", "inverse_A", "inverse_B", "damping", "s_A", "s_B", "U_A", "U_B", "S")
 """Names of the state that belongs to the player as a whole, kept with its first parameter."""
 
@@ -37,6 +38,8 @@ class Kronecker:
     damping: λ with search="fixed"; the model search brings its own.
     averaging: coefficient of the running averages of A, B and S.
     statistics_every, decompose_every: periods in steps; both are due on every one of the first steps.
+    together: how many players are decomposed in the same step of a period. None: with one process one, so that all
+        steps take about as long; with several twice as many as there are, so that each has its share to do.
     rows: about how many rows (samples times positions) each update of the factors uses.
     max_factor: a side larger than this keeps only the diagonal of its factor.
     fisher: "sampled" draws labels from the model where the loss allows it, with one more backward
@@ -50,6 +53,7 @@ class Kronecker:
     decompose_every: int = 50
     rows: int = 2048
     max_factor: int = 4096
+    together: int | None = None
     fisher: str = "sampled"
     companion: Diagonal = field(default_factory=Adam)
     companion_lr: float = 2e-3
@@ -66,6 +70,8 @@ class Kronecker:
         for name in ("statistics_every", "decompose_every", "rows", "max_factor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.together is not None and self.together < 1:
+            raise ValueError(f"together={self.together} must be at least 1; None leaves it to the number of processes.")
         if self.fisher not in FISHER:
             raise ValueError(f"fisher={self.fisher!r} is not one of {', '.join(FISHER)}.")
 
@@ -76,6 +82,11 @@ class Kronecker:
     def decomposition_due(self, step: int, offset: int) -> bool:
         """Whether step renews the decompositions of the player with this offset: staggered, and often at first."""
         return step in (1, 3, 10, 25) or (step > 25 and (step + offset) % self.decompose_every == 0)
+
+    def offset(self, place: int, places: int, size: int) -> int:
+        """Steps by which the player at this place (0, 1, …, places − 1) is staggered, with so many processes."""
+        together = self.together or (1 if size == 1 else 2 * size)
+        return place // together * self.decompose_every // -(-places // together)
 
     def fit(self, player: MatrixPlayer, state: State) -> None:
         """Forget factors that are blank, or of another size: a bias frozen or thawed changes the input side."""
@@ -117,6 +128,36 @@ class Kronecker:
 
     def renew(self, state: State, damping: float, tally: Tally) -> None:
         """Decompose the factors anew; on failure the old decompositions stay, and the failure is counted."""
+        try:
+            found = [self.decompose(state, side, damping, tally) for side in SIDES]
+        except DecompositionError as error:
+            tally[error.count] += 1
+            return
+        both = found[0] | found[1]
+        self.adopt(state, both | self.carry(state, both), damping)
+
+    def decompose(self, state: State, side: str, damping: float, tally: Tally) -> State:
+        """What is kept of the decomposition of one side, "A" or "B". Raises DecompositionError."""
+        raise NotImplementedError
+
+    def carry(self, state: State, found: State) -> State:
+        """What follows from the decompositions of both sides."""
+        return {}
+
+    def carry_cost(self, state: State) -> float:
+        """About how many seconds ``carry`` takes."""
+        return 0.0
+
+    def adopt(self, state: State, found: State, damping: float) -> None:
+        """Take what ``decompose`` and ``carry`` have found."""
+        raise NotImplementedError
+
+    def blank(self, state: State, side: str) -> State:
+        """Zeros in the shapes of what ``decompose`` finds."""
+        raise NotImplementedError
+
+    def cost(self, state: State, side: str) -> float:
+        """About how many seconds ``decompose`` takes."""
         raise NotImplementedError
 
     def stale(self, state: State, damping: float) -> bool:
@@ -139,16 +180,18 @@ class KFAC(Kronecker):
         super().lay_out(player, state)
         state.update(inverse_A=state["A"].clone(), inverse_B=state["B"].clone(), damping=0.0)
 
-    def renew(self, state: State, damping: float, tally: Tally) -> None:
-        """Invert the damped factors; on failure the old inverses stay."""
-        A, B = state["A"], state["B"]
-        try:
-            pairs = zip((A, B), dampings(A, B, damping), strict=True)
-            inverses = [damped_inverse(X, d, tally) for X, d in pairs]
-        except DecompositionError as error:
-            tally[error.count] += 1
-            return
-        state.update(inverse_A=inverses[0], inverse_B=inverses[1], damping=damping)
+    def decompose(self, state: State, side: str, damping: float, tally: Tally) -> State:
+        own = dampings(state["A"], state["B"], damping)[SIDES.index(side)]
+        return {f"inverse_{side}": damped_inverse(state[side], own, tally)}
+
+    def adopt(self, state: State, found: State, damping: float) -> None:
+        state.update(found, damping=damping)
+
+    def blank(self, state: State, side: str) -> State:
+        return {f"inverse_{side}": torch.zeros_like(state[side])}
+
+    def cost(self, state: State, side: str) -> float:
+        return INVERSE * cubes(state[side])
 
     def stale(self, state: State, damping: float) -> bool:
         """Whether λ has moved so far that the inverses no longer hold it."""
@@ -159,69 +202,6 @@ class KFAC(Kronecker):
 
     def metric(self, player: MatrixPlayer, state: State, damping: float, scale: float) -> Metric:
         return KroneckerMetric(player, state["inverse_A"], state["inverse_B"], scale)
-
-
-@dataclass(frozen=True)
-class EKFAC(KFAC):
-    """M = U (S + λ) Uᵀ: an amortised eigenbasis, and second moments of the gradients in it, kept up to date.
-
-    whole: an input side larger than this is served by KFAC's inverses, since a rotation costs twice
-        their product and a basis ten times an inverse.
-    """
-
-    whole: int = 1024
-
-    def lay_out(self, player: MatrixPlayer, state: State) -> None:
-        super().lay_out(player, state)
-        if not self.diagonalised(state):
-            return
-        U_A, U_B, _ = (state.pop(name) for name in ("inverse_A", "inverse_B", "damping"))
-        g, n_in, n_out = len(U_A), U_A.shape[-1], U_B.shape[-1]
-        state.update(s_A=U_A.new_zeros(g, n_in), s_B=U_A.new_zeros(g, n_out), U_A=U_A)
-        state.update({"U_B": U_B} if U_B.dim() == 3 else {})
-        state["S"] = U_A.new_zeros(g, n_out, n_in)
-
-    def diagonalised(self, state: State) -> bool:
-        """Whether the player has an eigenbasis of its own rather than KFAC's inverses."""
-        return state["A"].dim() == 3 and state["A"].shape[-1] <= self.whole
-
-    def correct(self, parts: Sequence[Evidence], state: State, keep: float, ranks: Ranks) -> None:
-        if "S" in state:
-            (S,) = ranks.total(squared_products(parts, state["U_A"], state.get("U_B")))
-            average(state, "S", S, keep)
-
-    def renew(self, state: State, damping: float, tally: Tally) -> None:
-        """Diagonalise the factors and carry S over into the new basis; on failure the old basis stays."""
-        if not self.diagonalised(state):
-            return super().renew(state, damping, tally)
-        try:
-            (s_A, U_A), (s_B, U_B) = eigh(state["A"], tally), self.basis(state["B"], tally)
-        except DecompositionError as error:
-            tally[error.count] += 1
-            return None
-        if "S" in state:
-            S = carried(state["S"], turn(U_A, state["U_A"]), turn(U_B, state.get("U_B")))
-        else:
-            S = s_B[..., :, None] * s_A[..., None, :]
-        # All at once: an interrupt in between would leave S in one basis and U in another.
-        state.update({"s_A": s_A, "s_B": s_B, "U_A": U_A, "S": S, **({} if U_B is None else {"U_B": U_B})})
-        return None
-
-    def basis(self, B: Tensor, tally: Tally) -> tuple[Tensor, Tensor | None]:
-        """Eigenvalues and eigenvectors, or the diagonal and None for a factor that is too large."""
-        return eigh(B, tally) if B.dim() == 3 else (B, None)
-
-    def stale(self, state: State, damping: float) -> bool:
-        """λ enters with every solve in an eigenbasis, so that never goes stale by it."""
-        return "S" not in state if self.diagonalised(state) else super().stale(state, damping)
-
-    def ready(self, state: State) -> bool:
-        return "S" in state or super().ready(state)
-
-    def metric(self, player: MatrixPlayer, state: State, damping: float, scale: float) -> Metric:
-        if "S" not in state:
-            return super().metric(player, state, damping, scale)
-        return EigenMetric(player, state["U_A"], state.get("U_B"), state["S"], damping, scale)
 
 
 def average(state: State, name: str, new: Tensor, keep: float) -> None:
