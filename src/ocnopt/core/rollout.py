@@ -170,8 +170,12 @@ class Replay:
         return visit
 
     def move(self, gain: Gain) -> None:
-        """δθ for the deviation so far, and the parameters where the whole step will take them."""
-        step = self.steps[gain] = react(self.problem, gain, self.e)
+        """δθ for the deviation so far, and the parameters where the whole step will take them.
+
+        Autocast is for the pass that is repeated; metrics and responses keep their precision.
+        """
+        with torch.autocast(gain.stage.gradient[0].device.type, enabled=False):
+            step = self.steps[gain] = react(self.problem, gain, self.e)
         ball = gain.stage.previous or [None] * len(step.step)
         for p, d, u in zip(gain.stage.player.parameters, step.step, ball, strict=True):
             p.add_(self.problem.pace.whole(d, u).to(p.dtype))
