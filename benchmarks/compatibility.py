@@ -42,7 +42,7 @@ class Compatibility:
     def run(self) -> int:
         """Measure, print, and write."""
         self.require_known()
-        results = {name: measure(name, self.checks, self.limit, say) for name in self.contenders}
+        results = self.measured()
         chosen = [suite.get(name) for name in self.checks]
         sections = self.sections(results, chosen)
         print("\n\n".join(sections.values()))
@@ -51,6 +51,15 @@ class Compatibility:
                 insert(self.write, section, text)
         ours = [results[name] for name in self.contenders if name in OURS or name == CONTROL]
         return FAILED if any(x.status in ("failed", "missing") for found in ours for x in found.values()) else 0
+
+    def measured(self) -> Results:
+        """AdamW and OCNOpt in one process, every other contender in one of its own."""
+        together = [name for name in self.contenders if name in OURS or name == CONTROL]
+        groups = [together, *([name] for name in self.contenders if name not in together)]
+        found = {}
+        for names in filter(None, groups):
+            found |= measure(names, self.checks, self.limit, say)
+        return {name: {check: found[name, check] for check in self.checks} for name in self.contenders}
 
     def require_known(self) -> None:
         """Raise LabError for names that are not known, and for a page with less than everything."""

@@ -1,10 +1,11 @@
-"""Puts one contender to checks and writes an outcome a line: `python -m ocnopt_lab.acceptance adamw out.jsonl MLP`."""
+"""Puts contenders to checks and writes an outcome a line: `apart.measure` calls it, with the pairs on stdin."""
 
 from __future__ import annotations
 
 import json
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,17 +15,16 @@ from ocnopt_lab.acceptance import contenders, suite
 from ocnopt_lab.acceptance.check import Bench, judge
 
 
-def main(name: str, out: str, *checks: str) -> int:
+def main(out: Path, pairs: Sequence[tuple[str, str]]) -> None:
     """Each outcome is on disk as soon as it is known, so that a check that never ends takes no other with it."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    bench, contender = Bench([name]), contenders.get(name)
-    for check in map(suite.get, checks):
-        outcome = judge(check, contender, bench)
-        with Path(out).open("a") as file:
-            file.write(json.dumps({"check": check.name, **asdict(outcome)}) + "\n")
-    return 0
+    bench = Bench(list(dict.fromkeys(name for name, _ in pairs)))
+    for name, check in pairs:
+        outcome = judge(suite.get(check), contenders.get(name), bench)
+        with out.open("a") as file:
+            file.write(json.dumps(asdict(outcome)) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(Path(sys.argv[1]), json.load(sys.stdin))

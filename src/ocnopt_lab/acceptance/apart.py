@@ -1,4 +1,4 @@
-"""Contenders in processes of their own: what hangs or crashes costs one check, and patches of a package stay inside."""
+"""Checks in a process of their own: what hangs or crashes costs one check, and patches of a package stay inside."""
 
 from __future__ import annotations
 
@@ -18,65 +18,76 @@ from ocnopt_lab.acceptance.check import Outcome
 
 _POLL = 0.1  # seconds
 
-Outcomes = dict[str, Outcome]
-"""By the name of the check."""
+Pair = tuple[str, str]
+"""Contender and check."""
 
 
-def measure(name: str, checks: Sequence[str], limit: float, tell: Callable[[str], None] = print) -> Outcomes:
-    """The outcomes of one contender; limit: seconds for each check; tell: takes lines of progress.
+def measure(
+    names: Sequence[str], checks: Sequence[str], limit: float, tell: Callable[[str], None] = print
+) -> dict[Pair, Outcome]:
+    """The outcomes of contenders that share a process; limit: seconds for each check; tell: takes lines of progress.
 
-    All are "missing" where the contender's package is not installed.
+    Those of a contender whose package is not installed are "missing".
     """
-    package = contenders.get(name).package
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return dict.fromkeys(checks, Outcome("missing", f"{package} is not installed"))
-    found: Outcomes = {}
+    found: dict[Pair, Outcome] = {}
+    for name in names:
+        if not installed(package := contenders.get(name).package):
+            found |= {(name, check): Outcome("missing", f"{package} is not installed") for check in checks}
+    pairs = [(name, check) for name in names for check in checks]
     with tempfile.TemporaryDirectory() as folder:
-        while left := [check for check in checks if check not in found]:
-            found |= _some(name, left, limit, Path(folder) / f"{len(left)}.jsonl")
-            tell(f"{name}: {len(found)} of {len(checks)} checks")
+        while left := [pair for pair in pairs if pair not in found]:
+            found |= _some(left, limit, Path(folder) / f"{len(left)}.jsonl")
+            tell(f"{len(found)} of {len(pairs)} outcomes of {', '.join(names)}")
     return found
 
 
-def _some(name: str, checks: Sequence[str], limit: float, out: Path) -> Outcomes:
-    """At least one outcome: where the process ends before all are there, the next check is to blame."""
+def installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def _some(pairs: Sequence[Pair], limit: float, out: Path) -> dict[Pair, Outcome]:
+    """At least one outcome: where the process ends before all are there, the next pair is to blame."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "ocnopt_lab.acceptance", name, str(out), *checks],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        [sys.executable, "-m", "ocnopt_lab.acceptance", str(out)],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, text=True,
     )  # fmt: skip
     try:
+        assert process.stdin is not None
+        with process.stdin as file:
+            json.dump(list(pairs), file)
         ended = _wait(process, out, limit)
     finally:
         _kill(process)
-    found = _read(out)
-    if len(found) < len(checks):
+    outcomes = _read(out)
+    if len(outcomes) < len(pairs):
         how = f"the process ended with exit code {process.returncode}" if ended else f"no end after {limit:g} s"
-        found[checks[len(found)]] = Outcome("failed", how)
-    return found
+        outcomes.append(Outcome("failed", how))
+    return dict(zip(pairs, outcomes, strict=False))
 
 
-def _wait(process: subprocess.Popen[bytes], out: Path, limit: float) -> bool:
+def _wait(process: subprocess.Popen[str], out: Path, limit: float) -> bool:
     """Whether the process ended by itself; it is given up where no outcome comes within the limit."""
     known, since = 0, time.monotonic()
     while process.poll() is None:
         time.sleep(_POLL)
-        if len(_read(out)) > known:
-            known, since = len(_read(out)), time.monotonic()
+        if (now := len(_read(out))) > known:
+            known, since = now, time.monotonic()
         elif time.monotonic() - since > limit:
             return False
     return True
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[str]) -> None:
     """The process and those that it started."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def _read(out: Path) -> Outcomes:
-    lines = out.read_text().splitlines() if out.exists() else []
-    records = [json.loads(line) for line in lines]
-    return {record.pop("check"): Outcome(**record) for record in records}
+def _read(out: Path) -> list[Outcome]:
+    """Of whole lines."""
+    text = out.read_text() if out.exists() else ""
+    return [Outcome(**json.loads(line)) for line in text.splitlines(keepends=True) if line.endswith("\n")]

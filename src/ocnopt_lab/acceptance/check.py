@@ -90,7 +90,7 @@ class Check:
 
     symptom: what a user sees where it fails.
     body: raises where it fails.
-    needs: modules beyond torch.
+    needs: modules beyond torch; those inside of a package after the package.
     """
 
     name: str

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from ocnopt import OCNOpt
 from ocnopt.core.record import ACCUMULATED
 from ocnopt.curvature import TABLE, Curvature, Kronecker
-from ocnopt_lab.acceptance import peers
+from ocnopt_lab.acceptance import broken, peers
 from ocnopt_lab.acceptance.check import Contender
 from ocnopt_lab.acceptance.run import Make
 
@@ -76,7 +76,13 @@ PEERS: dict[str, Contender] = {
     name: replace(_torch(name, *peer), **_ROUNDING.get(name, {})) for name, peer in peers.TABLE.items()
 }
 
-TABLE_OF_ALL: dict[str, Contender] = {CONTROL: _torch(CONTROL, adamw), **OURS, FIXED.name: FIXED, **PEERS}
+BROKEN: dict[str, Contender] = {name: _torch(name, make) for name, make in broken.TABLE.items()}
+"""Who must not pass."""
+
+TABLE_OF_ALL: dict[str, Contender] = {
+    contender.name: contender
+    for contender in (_torch(CONTROL, adamw), *OURS.values(), FIXED, *PEERS.values(), *BROKEN.values())
+}
 
 
 def get(name: str) -> Contender:

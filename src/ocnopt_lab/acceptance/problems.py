@@ -48,6 +48,10 @@ def dense() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
 
 
+def shallow() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
 def image_net() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
@@ -99,12 +103,13 @@ class Recurrent(nn.Module):
 PROBLEMS: dict[str, Problem] = {
     "mlp": Problem(mlp, normal(12, 4), class_loss),
     "dense": Problem(dense, normal(12, 4), class_loss),
+    "shallow": Problem(shallow, normal(12, 4), class_loss),
     "batchnorm-cnn": Problem(image_net, normal(8, 1, 8, 8), class_loss),
     "conv1d": Problem(signal_net, normal(8, 2, 8), class_loss),
     "attention": Problem(Attention, normal(8, 5, 4), class_loss),
     "tied-language": Problem(Language, sentences, next_token_loss),
-    "gru": Problem(lambda: Recurrent(nn.GRU), normal(8, 3, 4), class_loss),
-    "lstm": Problem(lambda: Recurrent(nn.LSTM), normal(8, 3, 4), class_loss),
+    "gru": Problem(lambda: Recurrent(nn.GRU), normal(8, 2, 4), class_loss),
+    "lstm": Problem(lambda: Recurrent(nn.LSTM), normal(8, 2, 4), class_loss),
 }
 
 

@@ -14,11 +14,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ocnopt_lab.acceptance.check import Bench, Contender, Failed, require, said
-from ocnopt_lab.acceptance.loops import plain_sgd, rounding
+from ocnopt_lab.acceptance.loops import STEPS, plain_sgd, rounding
 from ocnopt_lab.acceptance.networks import moved_and_finite
 from ocnopt_lab.acceptance.run import Make, Run, apart, same, weights
 
-RANKS, STEPS, LIMIT = 2, 5, timedelta(seconds=20)
+RANKS, LIMIT = 2, timedelta(seconds=20)
 
 Found = dict[tuple[str, str], list[Any]]
 """(contender, case) → what each rank found: weights by name, or an error."""
@@ -107,6 +107,11 @@ def work(rank: int, folder: str, names: Iterable[str]) -> None:
 def find(names: tuple[str, ...], folder: Path) -> Found:
     """Start the processes and wait for them."""
     multiprocessing.spawn(work, (str(folder), names), RANKS)
+    return read(folder)
+
+
+def read(folder: Path) -> Found:
+    """What the processes have left in the folder."""
     ranks = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(RANKS)]
     return {key: [found[key] for found in ranks] for key in ranks[0]}
 

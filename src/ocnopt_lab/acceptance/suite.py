@@ -43,9 +43,9 @@ CHECKS: tuple[Check, ...] = (
     Check("FSDP2", "Sharded models fail deep inside of a step, or train to other weights without a word.",
           processes.shards),
     Check("Lightning", "Automatic optimization fails or trains to other weights than the plain loop.",
-          trainers.lightning, ("lightning",)),
+          trainers.lightning, ("lightning", "lightning.pytorch")),
     Check("Hugging Face Trainer", "The Trainer cannot build it, or goes on from a checkpoint to other weights.",
-          trainers.hugging_face, ("transformers", "accelerate")),
+          trainers.hugging_face, ("transformers", "transformers.trainer", "accelerate")),
     Check("accelerate", "A prepared optimizer fails, or goes on from a saved state to other weights.",
           trainers.accelerate, ("accelerate",)),
 )  # fmt: skip

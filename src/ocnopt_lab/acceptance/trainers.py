@@ -19,7 +19,7 @@ from ocnopt_lab.acceptance.networks import halved, moved_and_finite
 from ocnopt_lab.acceptance.problems import built, class_loss
 from ocnopt_lab.acceptance.run import Run, apart, same, weights
 
-STEPS, HALF = 6, 3
+STEPS, HALF = 4, 2
 
 
 def loader(run: Run, steps: int = STEPS) -> DataLoader[Tensor]:
