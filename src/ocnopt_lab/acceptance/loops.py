@@ -88,8 +88,8 @@ def closure(contender: Contender, bench: Bench) -> None:
             return loss
 
         plain.step(step)
-        loss = run.optimizer.step(evaluated)  # type: ignore[arg-type]
-        require(loss is not None and loss.item() == plain.losses[-1], f"step(closure) returns {loss}")
+        returned: Any = run.optimizer.step(evaluated)  # type: ignore[arg-type]
+        require(returned is not None and returned.item() == plain.losses[-1], f"step(closure) returns {returned}")
     require(distance(run.model, plain.model) == 0, "weights differ from those of the plain loop")
 
 

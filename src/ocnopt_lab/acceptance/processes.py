@@ -18,7 +18,9 @@ from ocnopt_lab.acceptance.loops import STEPS, plain_sgd, rounding
 from ocnopt_lab.acceptance.networks import moved_and_finite
 from ocnopt_lab.acceptance.run import Make, Run, apart, same, weights
 
-RANKS, LIMIT = 2, timedelta(seconds=20)
+RANKS = 2
+START, LIMIT = timedelta(seconds=300), timedelta(seconds=60)
+"""For both to be there, and for one to wait for the other within a case."""
 
 Found = dict[tuple[str, str], list[Any]]
 """(contender, case) → what each rank found: weights by name, or an error."""
@@ -96,12 +98,20 @@ def work(rank: int, folder: str, names: Iterable[str]) -> None:
     from ocnopt_lab.acceptance.contenders import get
 
     torch.set_num_threads(1)
+    meet(rank, Path(folder) / "start")
     found = {
         (name, case): outcome(case, get(name), rank, Path(folder) / f"{name}-{case}".replace(" ", "-"))
         for name in names
         for case in CASES
     }
     torch.save(found, Path(folder) / f"{rank}.pt")
+
+
+def meet(rank: int, store: Path) -> None:
+    """Wait for the other process, which may have been slower in its imports."""
+    there = distributed.FileStore(str(store), RANKS)
+    there.set(f"{rank}", "there")
+    there.wait([f"{other}" for other in range(RANKS)], START)
 
 
 def find(names: tuple[str, ...], folder: Path) -> Found:
