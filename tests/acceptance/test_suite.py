@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,8 +26,9 @@ CASES = [(check, name) for check in suite.CHECKS for name in (EACH_CURVATURE if 
 @pytest.fixture(scope="module")
 def bench(ranks: Path) -> Iterator[Bench]:
     """One for all. Trainers collect garbage after every run, and would look through all that was imported each time."""
-    for name in {name for check in suite.CHECKS for name in check.needs if find_spec(name)}:
-        import_module(name)
+    for check in suite.CHECKS:
+        if not check.missing():
+            list(map(import_module, check.needs))
     gc.freeze()
     bench = Bench(ALL)
     bench.found = processes.read(ranks)

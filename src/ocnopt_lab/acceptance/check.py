@@ -98,6 +98,10 @@ class Check:
     body: Body
     needs: tuple[str, ...] = ()
 
+    def missing(self) -> str | None:
+        """The first module that it needs and that is not installed."""
+        return next((name for name in self.needs if importlib.util.find_spec(name) is None), None)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -110,9 +114,8 @@ class Outcome:
 
 def judge(check: Check, contender: Contender, bench: Bench) -> Outcome:
     """Put a contender to a check."""
-    for name in check.needs:
-        if importlib.util.find_spec(name) is None:
-            return Outcome("missing", f"{name} is not installed")
+    if name := check.missing():
+        return Outcome("missing", f"{name} is not installed")
     expected = contender.refuses.get(check.name)
     try:
         check.body(contender, bench)

@@ -10,7 +10,7 @@ _STOPS = "Training stops with an error, some parameters stay where they are, or 
 
 CHECKS: tuple[Check, ...] = (
     Check("MLP", _STOPS, trains("dense")),
-    Check("CNN with BatchNorm and in-place ReLU", "Hooks and in-place operations collide in backward, or as above.",
+    Check("CNN with BatchNorm and in-place ReLU", "Hooks and in-place operations collide in backward, or norms stay.",
           trains("batchnorm-cnn")),
     Check("Conv1d", "Convolutions of one dimension are refused or stay where they are.", trains("conv1d")),
     Check("MultiheadAttention", "Projections that are used without their module stay where they are.",
