@@ -70,13 +70,15 @@ def apart(first: Iterable[Tensor], second: Iterable[Tensor]) -> float:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Bit-for-bit equality of nested containers with tensors."""
+    """Bit-for-bit equality of nested containers with tensors, and of objects by their attributes."""
     if isinstance(a, Tensor):
         return isinstance(b, Tensor) and a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    if type(a) is type(b) and type(a).__eq__ is object.__eq__ and hasattr(a, "__dict__"):
+        return same(vars(a), vars(b))
     return type(a) is type(b) and bool(a == b)
 
 
