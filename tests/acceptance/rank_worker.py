@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from ocnopt import OCNOpt
+from ocnopt_lab.acceptance import processes
 
 RANKS = 2
 GAMES = ("feedback-nash", "cooperative")
@@ -34,12 +36,6 @@ class Parallel(Run):
         self.problem = self.problem._replace(draw=lambda step: share(draw(step), rank))
         self.call = DistributedDataParallel(self.model)
         self.optimizer = OPTIMIZERS[name](self.call if wrapped else self.model)
-
-
-def plain(name: str, rank: int) -> Any:
-    """The defaults, on a network with batch statistics, which differ between processes."""
-    run = Parallel(name, rank, "batchnorm-cnn").train(range(7))
-    return weights(run.model)
 
 
 def whole_batch(name: str, rank: int) -> Any:
@@ -108,7 +104,7 @@ def game(kind: str, rank: int) -> Any:
     return weights(run.model), run.optimizer.decisions()
 
 
-CASES = (plain, whole_batch, of_the_wrapper, accumulated, overflowed, watched_by_one)
+CASES = (whole_batch, of_the_wrapper, accumulated, overflowed, watched_by_one)
 
 
 def sharded() -> str:
@@ -137,15 +133,15 @@ def outcome(case: Any, name: str, rank: int) -> Any:
         return str(error)
 
 
-def work(rank: int, folder: str) -> None:
-    """All cases, one after the other, on one of the processes."""
-    torch.set_num_threads(1)
+def work(rank: int, folder: str, others: Sequence[str]) -> None:
+    """All cases, one after the other, on one of the processes, and before them what the suite asks of the others."""
+    processes.work(rank, folder, others)
     store = distributed.FileStore(f"{folder}/store", RANKS)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=RANKS, timeout=timedelta(seconds=60))
     try:
         found = {case.__name__: {name: outcome(case, name, rank) for name in OPTIMIZERS} for case in CASES}
         found["game"] = {kind: game(kind, rank) for kind in GAMES}
         found.update(sharded=sharded(), unwrapped=unwrapped(rank))
-        torch.save(found, Path(folder) / f"{rank}.pt")
+        torch.save(found, Path(folder) / f"closer-{rank}.pt")
     finally:
         distributed.destroy_process_group()

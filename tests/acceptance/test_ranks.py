@@ -8,18 +8,15 @@ from typing import Any
 import pytest
 import torch
 from acceptance_cases import OPTIMIZERS, Run, every_optimizer, given_labels, same, snapshot
-from rank_worker import CASES, GAMES, RANKS, accumulated, work
-from torch import multiprocessing
+from rank_worker import CASES, GAMES, RANKS, accumulated
 
 REFUSED = {"adam-coupled": "value='coupled'", "ekfac-nonlinear": "rollout='nonlinear'"}
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What the two processes have found, by rank: they are started once, since that takes longer than their work."""
-    folder: Path = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(work, (str(folder),), RANKS)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
+def found(ranks: Path) -> list[dict[str, Any]]:
+    """What the two processes have found, by rank."""
+    return [torch.load(ranks / f"closer-{rank}.pt") for rank in range(RANKS)]
 
 
 @every_optimizer

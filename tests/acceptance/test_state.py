@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import torch.distributed.checkpoint as dcp
-from acceptance_cases import OPTIMIZERS, Run, every_optimizer, same, snapshot, weights
+from acceptance_cases import OPTIMIZERS, Run, every_kind, same, snapshot, weights
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 
@@ -20,25 +18,7 @@ def by_pickle(x: Any) -> Any:
     return pickle.loads(pickle.dumps(x))
 
 
-def by_torch(x: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(x, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
-@every_optimizer
-@pytest.mark.parametrize("cut", [1, 7])
-def test_resume_equals_uninterrupted(name: str, cut: int) -> None:
-    """Failing, a job that is killed and restarted ends with other weights, or its checkpoint cannot be read safely."""
-    run, resumed = Run(name).train(range(cut)), Run(name)
-    saved = by_torch({"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict()})
-    resumed.model.load_state_dict(saved["model"])
-    resumed.optimizer.load_state_dict(saved["optimizer"])
-    assert same(snapshot(run.train(range(cut, 14))), snapshot(resumed.train(range(cut, 14))))
-
-
-@every_optimizer
+@every_kind
 @pytest.mark.parametrize("copied", [copy.deepcopy, by_pickle], ids=["deepcopy", "pickle"])
 def test_copies(name: str, copied: Callable[[Any], Any]) -> None:
     """Failing, a copy for another process or a look-ahead fails to build, or its steps move the original."""
@@ -54,20 +34,7 @@ def test_copies(name: str, copied: Callable[[Any], Any]) -> None:
 every_layout = pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
 
 
-@every_optimizer
-@every_layout
-def test_distributed_state_dict(name: str, flat: bool) -> None:
-    """Failing, torchtitan and the like cannot restore the optimizer: keys are missing, or a part of it is lost."""
-    options = StateDictOptions(flatten_optimizer_state_dict=flat)
-    run, resumed = Run(name).train(range(4)), Run(name)
-    model, optimizer = copy.deepcopy(get_state_dict(run.model, run.optimizer, options=options))
-    set_state_dict(
-        resumed.model, resumed.optimizer, model_state_dict=model, optim_state_dict=optimizer, options=options
-    )
-    assert same(snapshot(run.train(range(4, 8))), snapshot(resumed.train(range(4, 8))))
-
-
-@every_optimizer
+@every_kind
 @every_layout
 def test_distributed_checkpoint_on_disk(name: str, flat: bool, tmp_path: Path) -> None:
     """Failing, a checkpoint on disk is read into an optimizer that has no place for its state, and is lost silently."""
@@ -88,7 +55,7 @@ def test_distributed_checkpoint_on_disk(name: str, flat: bool, tmp_path: Path) -
     assert same(snapshot(run.train(range(4, 8))), snapshot(resumed.train(range(4, 8))))
 
 
-@every_optimizer
+@every_kind
 def test_the_step_that_fills_the_state_moves_nothing(name: str) -> None:
     """Failing, asking for the state before the first step changes the weights, or spoils the steps that follow."""
     run = Run(name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from acceptance_cases import OPTIMIZERS, Run, same, snapshot
+from acceptance_cases import OPTIMIZERS, Run, every_kind, same, snapshot
 from torch import nn
 
 from ocnopt import OCNOpt
@@ -81,7 +81,7 @@ def test_options_may_change() -> None:
     assert other.param_groups[0]["lr"] == 0.3
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@every_kind
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_state_moves_to_another_dtype(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     """Failing, a checkpoint in double or single cannot be fine-tuned in less."""

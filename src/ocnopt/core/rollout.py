@@ -170,8 +170,9 @@ class Replay:
         return visit
 
     def move(self, gain: Gain) -> None:
-        """δθ for the deviation so far, and the parameters where the whole step will take them."""
-        step = self.steps[gain] = react(self.problem, gain, self.e)
+        """δθ for the deviation so far, and the parameters where the whole step will take them, outside of autocast."""
+        with torch.autocast(gain.stage.gradient[0].device.type, enabled=False):
+            step = self.steps[gain] = react(self.problem, gain, self.e)
         ball = gain.stage.previous or [None] * len(step.step)
         for p, d, u in zip(gain.stage.player.parameters, step.step, ball, strict=True):
             p.add_(self.problem.pace.whole(d, u).to(p.dtype))
@@ -246,8 +247,7 @@ def pulled_back(y: Sequence[Tensor], z: Sequence[Tensor], Y: Leaves) -> Leaves:
 
 def differences(new: Iterable[Tensor], old: Iterable[Tensor]) -> list[Tensor]:
     """new − old in float32 or better."""
-    pairs = zip(new, old, strict=True)
-    return [raised(a.detach()) - raised(b.detach()) for a, b in pairs]
+    return [raised(a.detach()) - raised(b.detach()) for a, b in zip(new, old, strict=True)]
 
 
 def raised(x: Tensor) -> Tensor:
