@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -43,7 +43,7 @@ class Half(Run):
         self.model = network().to(dtype)
         self.call = DistributedDataParallel(self.model) if len(sizes) > 1 else self.model
         self.optimizer = OPTIMIZERS[name](self.model)
-        self.losses = []
+        self.around, self.losses = nullcontext, []
 
 
 def evenly(size: int) -> list[int]:
