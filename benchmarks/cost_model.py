@@ -125,7 +125,7 @@ def player_of(player: Any, curvature: EKFAC) -> Player | None:
 
 def plain_step(network: Network) -> Sent:
     """A step without statistics and decompositions: decisions, and two pulls of nearly every player."""
-    small = (1.0, 3.0 * network.turns, 1.0, 3.0, 4.0)
+    small = (1.0, 3.0 * network.turns, 1.0, 4.0, 4.0)
     sizes = [float(player.parameters) for player in network.players]
     back, ahead = sizes[:-1], sizes[1:] if network.players[0].jobs else sizes
     return Sent((*small, *back, *ahead))
