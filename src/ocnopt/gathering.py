@@ -234,7 +234,7 @@ def stage_of(turn: Turn, boundary: Boundary, samples: Samples) -> Stage:
     return Stage(
         player,  # type: ignore[arg-type]
         turn.metric,  # type: ignore[arg-type]
-        merged(calls) if player.any_batch_dim else calls,
+        merged(calls) if player.merges else calls,
         tuple(turn.gradients),
         samples,
         boundary.C.shape[-1],

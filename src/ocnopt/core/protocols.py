@@ -53,6 +53,11 @@ class MatrixPlayer(Player, Protocol):
         ...
 
     @property
+    def fan_in(self) -> int:
+        """Columns of [W b]."""
+        ...
+
+    @property
     def private(self) -> float:
         """Curvature of the parameters that no call shows, as that of a penalty; for one parameter alone."""
         ...

@@ -79,8 +79,7 @@ class Kronecker:
 
     def fit(self, player: MatrixPlayer, state: State) -> None:
         """Forget factors that are blank, or of another size: a bias frozen or thawed changes the input side."""
-        width = sum(p.numel() for p in player.parameters) // player.width
-        if "A" in state and (state["A"].shape[-1] != width or not state.get("updates")):
+        if "A" in state and (state["A"].shape[-1] != player.fan_in or not state.get("updates")):
             for name in OWN:
                 state.pop(name, None)
 

@@ -24,6 +24,8 @@ class ModulePlayer:
     """Whether a call must keep the inputs of all samples, because outputs of one may depend on the others."""
     any_batch_dim: ClassVar[bool] = False
     """Whether the batch may be moved to dimension 0, since all dimensions but those of the features are positions."""
+    merges: ClassVar[bool] = False
+    """Whether calls may be stacked along dimension 1, since all between batch and features are positions to it."""
     draws: ClassVar[bool] = False
     """Whether the module may draw random numbers that a recomputation must repeat."""
     knows: ClassVar[tuple[str, ...]] = ("weight", "bias")
@@ -81,6 +83,11 @@ class MatrixModulePlayer(ModulePlayer):
     def width(self) -> int:
         """Output features, by which the positions of a call are counted."""
         return self.parameters[0].shape[0]
+
+    @property
+    def fan_in(self) -> int:
+        """Columns of [W b]."""
+        return sum(p.numel() for p in self.parameters) // self.width
 
     @property
     def private(self) -> float:
