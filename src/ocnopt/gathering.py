@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from .core.capture import Capture
+from .core.merging import merged
 from .core.protocols import Params
 from .core.ranks import ALONE, Ranks
 from .core.stage import Metric, Samples, Stage
 from .core.terminal import Auto, Terminal
-from .core.trajectory import Call, Sweep, merged, narrowed
+from .core.trajectory import Call, Sweep, narrowed
 from .curvature.factors import Evidence
 from .players import Refusal
 from .players.base import ModulePlayer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import itertools
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ocnopt.core.trajectory import Call, joined, merged, narrowed
+from ocnopt.core.trajectory import Call, joined, narrowed
 from ocnopt.players import ModulePlayer, Refusal, find
 
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)

@@ -8,13 +8,13 @@ the pulled-back columns Y. Nothing here outlives the step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .losses import SoftmaxCrossEntropy
 
@@ -36,7 +36,7 @@ class Call:
     rng: state of the generators before the call, where the module may draw random numbers.
     share: of the time that an ODE took, for calls of its vector field, which move together: all of one solve are one
         call's worth of evidence. 1 for a call of its own.
-    count: calls that this one stands for, see ``merged``.
+    count: calls that this one stands for, see ``merging``.
     memo: what a player has made of the inputs, at the parameters of the call. A copy of the call begins without.
     home: a token of the trajectory or evaluation that holds the call, once a gradient has come back to it. Not the
         thing itself: two that hold each other stay in memory until the garbage is collected.
@@ -151,56 +151,6 @@ def narrowed(call: Call, m: int) -> Call:
     columns = [head(column) for column in call.columns]
     args, kwargs = head(call.args), head(call.kwargs)
     return replace(call, args=args, kwargs=kwargs, leaves=head(call.leaves), columns=columns, draws=head(call.draws))
-
-
-def merged(calls: Sequence[Call]) -> list[Call]:
-    """Calls of one sweep that took tensors of the same shapes, as one call with a position for each of them.
-
-    For players to which all dimensions between the batch and the features are positions: sums over calls become sums
-    over positions, in one product instead of many.
-    """
-    first = calls[0]
-    if len(calls) == 1 or not all(_alike(first, call) for call in calls):
-        return list(calls)
-    columns = [_beside(parts) for parts in zip(*(call.columns for call in calls), strict=True)]
-    args, kwargs = tree_map(_stacked, *((call.args, call.kwargs) for call in calls))
-    return [
-        replace(
-            first,
-            args=args,
-            kwargs=kwargs,
-            sizes=tuple(torch.Size((size[0], len(calls), *size[1:])) for size in first.sizes),
-            leaves=_beside([call.leaves for call in calls]),
-            columns=columns,
-            count=len(calls),
-        )
-    ]
-
-
-def _alike(one: Call, other: Call) -> bool:
-    """Whether both calls can lie side by side."""
-    same = (other.sweep, other.sizes, len(other.columns)) == (one.sweep, one.sizes, len(one.columns))
-    return same and all(map(arrived, (other.leaves, *other.columns))) and _signature(other) == _signature(one)
-
-
-def _signature(call: Call) -> tuple[Any, ...]:
-    """How the inputs are nested and shaped; other values than tensors and None equal nothing."""
-    inputs, nesting = tree_flatten((call.args, call.kwargs))
-    return nesting, [x.shape if isinstance(x, Tensor) else x and object() for x in inputs]
-
-
-def _stacked(*inputs: Any) -> Any:
-    return None if inputs[0] is None else torch.stack(inputs, dim=1)
-
-
-def _beside(parts: Sequence[Leaves]) -> Leaves:
-    """Cotangents of several calls, stacked output by output; a call to which none came back there has zeros."""
-    stacked: Leaves = []
-    for leaves in zip(*parts, strict=True):
-        like = next((leaf for leaf in leaves if leaf is not None), None)
-        full = [] if like is None else [torch.zeros_like(like) if leaf is None else leaf for leaf in leaves]
-        stacked.append(torch.stack(full, dim=1) if full else None)
-    return stacked
 
 
 def arrived(leaves: Leaves) -> bool:

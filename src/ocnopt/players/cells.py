@@ -174,6 +174,7 @@ class RNNCellPlayer(CellPlayer):
 class LSTMCellPlayer(CellPlayer):
     """c' = σ(f) c + σ(i) tanh(a), h' = σ(o) tanh(c'), with (i, f, a, o) = g_i + g_h."""
 
+    entangled = True
     _states = 2
 
     def φ(self, g: Sequence[Tensor], state: Sequence[Tensor]) -> Sequence[Tensor]:
