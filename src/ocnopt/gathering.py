@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from .core.capture import Capture
+from .core.merging import merged
 from .core.protocols import Params
 from .core.ranks import ALONE, Ranks
 from .core.stage import Metric, Samples, Stage
 from .core.terminal import Auto, Terminal
-from .core.trajectory import Call, Sweep, merged, narrowed
+from .core.trajectory import Call, Sweep, narrowed
 from .curvature.factors import Evidence
 from .players import Refusal
 from .players.base import ModulePlayer
@@ -243,7 +244,7 @@ def stage_of(turn: Turn, boundary: Boundary, samples: Samples) -> Stage:
     return Stage(
         player,  # type: ignore[arg-type]
         turn.metric,  # type: ignore[arg-type]
-        merged(calls) if player.any_batch_dim else calls,
+        merged(calls) if player.merges else calls,
         tuple(turn.gradients),
         samples,
         boundary.C.shape[-1],

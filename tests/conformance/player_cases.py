@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils._pytree import tree_map
 
 from ocnopt.pde import JetLinear
 
@@ -30,7 +31,7 @@ class Case:
         torch.manual_seed(0)
         module = self.factory().to(dtype).train(self.training)
         for name, parameter in module.named_parameters():
-            nn.init.normal_(parameter).requires_grad_(name != self.frozen)
+            nn.init.normal_(parameter).requires_grad_(name not in self.frozen.split())
         for buffer in module.buffers():
             if buffer.is_floating_point():
                 buffer.copy_(torch.rand_like(buffer) + 0.5)
@@ -39,7 +40,7 @@ class Case:
     def args(self, dtype: torch.dtype = torch.float64) -> tuple[Any, ...]:
         torch.manual_seed(1)
         args = self.input() if callable(self.input) else (torch.randn(self.input),)
-        return tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in args)
+        return tree_map(lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, args)
 
 
 class NoisyScale(nn.Module):
@@ -104,8 +105,12 @@ def sized(*space: int) -> Callable[[], tuple[Tensor, list[int]]]:
     return lambda: (torch.randn(3, 2, 4, 3), list(space))
 
 
-def pair(*shape: int) -> Callable[[], tuple[Tensor, Tensor]]:
-    return lambda: (torch.randn(shape), torch.randn(shape))
+def pair(batch: int, first: int, second: int) -> Callable[[], tuple[Tensor, Tensor]]:
+    return lambda: (torch.randn(batch, first), torch.randn(batch, second))
+
+
+def triple(batch: int, inputs: int, units: int) -> Callable[[], tuple[Tensor, tuple[Tensor, Tensor]]]:
+    return lambda: (torch.randn(batch, inputs), (torch.randn(batch, units), torch.randn(batch, units)))
 
 
 case = Case
@@ -170,14 +175,30 @@ CASES = [
     case("batchnorm3d", lambda: nn.BatchNorm3d(3), (4, 3, 2, 3, 2)),
     case("instancenorm", lambda: nn.InstanceNorm2d(3, affine=True, track_running_stats=True), (4, 3, 3, 2)),
     case("prelu", lambda: nn.PReLU(3), (4, 3, 2)),
-    case("bilinear", lambda: nn.Bilinear(3, 3, 2), pair(4, 3)),
+    case("bilinear", lambda: nn.Bilinear(3, 3, 2), pair(4, 3, 3)),
     case("embedding-bag", lambda: nn.EmbeddingBag(6, 3, mode="sum"), words(4, 3)),
     case("gru", lambda: nn.GRU(3, 4, batch_first=True), (3, 5, 3)),
     case("gru-deep", lambda: nn.GRU(3, 2, num_layers=2, dropout=0.5, bidirectional=True, batch_first=True), (3, 4, 3)),
     case("gru-frozen", lambda: nn.GRU(3, 4, batch_first=True), (3, 5, 3), frozen="weight_hh_l0"),
     case("lstm", lambda: nn.LSTM(3, 4, batch_first=True), (3, 5, 3)),
     case("lstm-projected", lambda: nn.LSTM(3, 4, proj_size=2, batch_first=True), (5, 2, 3)),
-    case("gru-cell", lambda: nn.GRUCell(3, 4), (3, 3)),
+    case("rnn-cell", lambda: nn.RNNCell(3, 4), pair(5, 3, 4)),
+    case("rnn-cell-relu", lambda: nn.RNNCell(5, 2, nonlinearity="relu"), pair(4, 5, 2)),
+    case("rnn-cell-no-bias", lambda: nn.RNNCell(3, 4, bias=False), pair(5, 3, 4)),
+    case("rnn-cell-no-state", lambda: nn.RNNCell(3, 4), (5, 3)),
+    case("rnn-cell-frozen", lambda: nn.RNNCell(3, 4), pair(5, 3, 4), frozen="weight_ih"),
+    case("gru-cell", lambda: nn.GRUCell(3, 4), pair(5, 3, 4)),
+    case("gru-cell-wide-input", lambda: nn.GRUCell(6, 2), pair(4, 6, 2)),
+    case("gru-cell-no-bias", lambda: nn.GRUCell(3, 4, bias=False), pair(5, 3, 4)),
+    case("gru-cell-no-state", lambda: nn.GRUCell(3, 4), (3, 3)),
+    case("gru-cell-frozen-weight", lambda: nn.GRUCell(3, 4), pair(5, 3, 4), frozen="weight_hh"),
+    case("gru-cell-frozen-bias", lambda: nn.GRUCell(3, 4), pair(5, 3, 4), frozen="bias_ih"),
+    case("gru-cell-one-map", lambda: nn.GRUCell(3, 4), pair(5, 3, 4), frozen="weight_ih bias_ih"),
+    case("gru-cell-biases", lambda: nn.GRUCell(3, 4), pair(5, 3, 4), frozen="weight_ih weight_hh"),
+    case("lstm-cell", lambda: nn.LSTMCell(3, 4), triple(5, 3, 4)),
+    case("lstm-cell-no-bias", lambda: nn.LSTMCell(3, 4, bias=False), triple(5, 3, 4)),
+    case("lstm-cell-no-state", lambda: nn.LSTMCell(3, 4), (5, 3)),
+    case("lstm-cell-frozen", lambda: nn.LSTMCell(3, 4), triple(5, 3, 4), frozen="bias_hh weight_hh"),
     case("noisy-scale", NoisyScale, (4, 3)),
     case("mixing", Mixing, (4, 3)),
     case("own-function", lambda: Applied(Cubed), (4, 3)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import itertools
 from functools import partial
 from typing import Any
@@ -13,9 +12,9 @@ import torch
 from player_cases import CASES, Case, Mixing
 from torch import Tensor, nn
 from torch.nn.utils import prune
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
-from ocnopt.core.trajectory import Call, joined
+from ocnopt.core.trajectory import Call, joined, narrowed
 from ocnopt.players import ModulePlayer, Refusal, find
 
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
@@ -111,9 +110,10 @@ def test_rows_meet_in_pull(matrix: Record) -> None:
 
 
 def test_matrix_acts_as_tangent(matrix: Record) -> None:
-    player, call, d = matrix.player, matrix.call, matrix.direction()
+    player, call, d, U = matrix.player, matrix.call, matrix.direction(), matrix.cotangents(2)
     rows = torch.einsum("goi,gbpi->gbpo", player.to_matrix(d), player.inputs(call))
-    close(rows, player.outputs(call, player.tangent(call, d).unsqueeze(0))[0])
+    responses = torch.einsum("rgbpo,gbpo->rb", player.outputs(call, U), rows)
+    close((U * player.tangent(call, d)).flatten(2).sum(2), responses)
 
 
 def test_matrix_round_trip(matrix: Record) -> None:
@@ -127,8 +127,7 @@ def test_part_of_a_batch(met: Record) -> None:
     """Capture may keep the inputs of the first few samples only, sizes being those of the whole call."""
     if met.player.whole:
         pytest.skip("needs the inputs of all samples")
-    first, *rest = met.args
-    part = dataclasses.replace(met.call, args=(first[:2], *rest))
+    part = narrowed(met.call, 2)
     U, d = met.cotangents(2), met.direction()
     close(met.player.tangent(part, d), met.player.tangent(met.call, d)[:2])
     samples = tuple(p[:, :2] for p in met.player.sample_pull(met.call, U))
@@ -169,7 +168,7 @@ def raised(x: Any) -> Any:
 def test_bfloat16_is_raised_to_float32(case: Case, parameters: torch.dtype) -> None:
     """The same rounded numbers in float64 are the reference."""
     module, args = case.module(parameters), case.args(torch.bfloat16)
-    exact = Record(copy.deepcopy(module).double(), tuple(map(raised, args)))
+    exact = Record(copy.deepcopy(module).double(), tree_map(raised, args))
     call = Call(args, {}, exact.call.sizes, sweep=0, order=0, rng=exact.call.rng)
     U, d = exact.cotangents(2).bfloat16(), tuple(t.bfloat16() for t in exact.direction())
     ours = products(find(module, exact.names), call, U, d)

@@ -23,7 +23,7 @@ def test_formulas_of_a_small_network() -> None:
     """The first player has a matrix and pulls once, the last one once, that between them twice."""
     network = network_of(small(), EKFAC())
     assert (network.turns, network.parameters, len(network.players)) == (3, 120, 3)
-    assert plain_step(network).sizes == (1, 9, 1, 3, 4, 70, 20, 20, 30)
+    assert plain_step(network).sizes == (1, 9, 1, 4, 4, 70, 20, 20, 30)
     assert statistics_of(network).sizes == (7 * 7 + 10 * 10, 70, 10 * 10 + 3 * 3, 30)
     assert results_of(network.jobs).sizes == (24, 49 + 7 + 100 + 10 + 100 + 10 + 9 + 3)
     assert results_of(network.carries).sizes == (12, 70 + 30)

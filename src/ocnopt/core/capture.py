@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..linalg.symmetric import Tally
@@ -36,12 +36,14 @@ class Slot:
     rng: the module may draw random numbers, so the generators' state before it is kept.
     dim: the dimension of its input that holds the batch.
     width: output features, by which the positions of a call are counted.
+    entangled: an output is made of another one, to which its gradient would come back a second time: they are copied.
     """
 
     whole: bool = False
     rng: bool = False
     dim: int = 0
     width: int = 1
+    entangled: bool = False
 
 
 class Capture:
@@ -166,23 +168,26 @@ class Capture:
         if self.listening and torch.is_grad_enabled():
             self.rng = generator_states()
 
-    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """A player's module has run: bind what entered to the gradients that will come back."""
         if not self.listening:
-            return
+            return None
         # Reentrant checkpointing runs the first forward without gradients; the place is that of the first call.
         self.order.setdefault(module, len(self.order))
         if backward.is_muted():
-            return
+            return None
         self.hidden = self.hidden or not torch.is_grad_enabled()
+        if self.slots[module].entangled:
+            output = tree_map_only(Tensor, Tensor.clone, output)
         outputs = differentiable(output)
         if not torch.is_grad_enabled() or not outputs:
-            return
+            return None
         call = Call(*detached(args, kwargs), tuple(x.shape for x in outputs), self.sweep, self.order[module])
         call.batch, call.rng = outputs[0].shape[self.slots[module].dim], self.rng
         solves.note(module, call)
         for j, out in enumerate(outputs):
             out.register_hook(Arrival(self, module, self.current, call, j))
+        return output if self.slots[module].entangled else None
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """The sweep ends: watch for the gradient of the root output, which reveals the loss."""
@@ -222,10 +227,9 @@ class Capture:
         """Where gradients of the present mode are kept."""
         empty: Leaves = [None] * len(call.sizes)
         if self.mode is Mode.COLUMN:
-            column = self.column
-            while len(call.columns) <= column:
-                call.columns.append(list(empty))
-            return call.columns[column]
+            while len(call.columns) <= self.column:
+                call.columns.append([*empty])
+            return call.columns[self.column]
         if self.mode is Mode.DRAW:
             call.draws = call.draws or empty
             return call.draws

@@ -21,15 +21,14 @@ class Hook:
     torch.compile breaks its graph here: traced into it, hooks on tensors would be lost without a word.
     """
 
-    def __init__(self, capture: Any = None, method: Callable[..., None] | None = None) -> None:
+    def __init__(self, capture: Any = None, method: Callable[..., Any] | None = None) -> None:
         self.capture = (lambda: None) if capture is None else weakref.ref(capture)
         self.method = method
 
     @torch.compiler.disable
-    def __call__(self, *args: Any) -> None:
+    def __call__(self, *args: Any) -> Any:
         capture = self.capture()
-        if capture is not None and self.method is not None:
-            self.method(capture, *args)
+        return None if capture is None or self.method is None else self.method(capture, *args)
 
     def __deepcopy__(self, memo: Any) -> Hook:
         return Hook()

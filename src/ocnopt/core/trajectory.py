@@ -8,7 +8,7 @@ the pulled-back columns Y. Nothing here outlives the step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,7 +36,8 @@ class Call:
     rng: state of the generators before the call, where the module may draw random numbers.
     share: of the time that an ODE took, for calls of its vector field, which move together: all of one solve are one
         call's worth of evidence. 1 for a call of its own.
-    count: calls that this one stands for, see ``merged``.
+    count: calls that this one stands for, see ``merging``.
+    memo: what a player has made of the inputs, at the parameters of the call. A copy of the call begins without.
     home: a token of the trajectory or evaluation that holds the call, once a gradient has come back to it. Not the
         thing itself: two that hold each other stay in memory until the garbage is collected.
     """
@@ -54,6 +55,7 @@ class Call:
     share: float = 1.0
     count: int = 1
     home: object | None = None
+    memo: dict[str, Any] = field(default_factory=dict, init=False)
 
     @property
     def z(self) -> Tensor:
@@ -75,12 +77,13 @@ class Call:
         """Columns of the terminal factor pulled back to this output, shape (r, B, ...); v alone for rank one."""
         if not self.columns:
             return self.v.unsqueeze(0)
-        like = next(leaf for column in self.columns for leaf in column if leaf is not None)
-        return torch.stack([joined(column, self.sizes, like) for column in self.columns])
+        whole = [joined(column, self.sizes) if arrived(column) else None for column in self.columns]
+        like = next(column for column in whole if column is not None)
+        return torch.stack([torch.zeros_like(like) if column is None else column for column in whole])
 
     def emptied(self) -> Call:
         """The call as before anything came back: a kept graph gives it all again to a trajectory that begins anew."""
-        self.leaves, self.columns, self.draws = [], [], []
+        self.leaves, self.columns, self.draws, self.memo = [], [], [], {}
         return self
 
     def weigh(self, weight: float) -> None:
@@ -150,62 +153,32 @@ def narrowed(call: Call, m: int) -> Call:
     return replace(call, args=args, kwargs=kwargs, leaves=head(call.leaves), columns=columns, draws=head(call.draws))
 
 
-def merged(calls: Sequence[Call]) -> list[Call]:
-    """Calls of one sweep that took one tensor of one shape, as one call with a position for each of them.
+def arrived(leaves: Leaves) -> bool:
+    """Whether a gradient has come back to any output."""
+    return any(leaf is not None for leaf in leaves)
 
-    For players to which all dimensions between the batch and the features are positions: sums over calls become sums
-    over positions, in one product instead of many.
+
+def joined(leaves: Leaves, sizes: tuple[torch.Size, ...]) -> Tensor:
+    """One tensor for all outputs of a call: the cotangent itself, or (B, n) with missing ones as zeros.
+
+    The leaves may hold only the first samples of the batch that the sizes tell of. The last states of a GRU,
+    (layers, B, n), keep the batch second.
     """
-    first = calls[0]
-    if len(calls) == 1 or not all(_alike(first, call) for call in calls):
-        return list(calls)
-
-    def beside(parts: Sequence[Leaves]) -> Leaves:
-        return [torch.stack([leaves[0] for leaves in parts], dim=1)]  # type: ignore[misc]
-
-    (size,) = first.sizes
-    columns = [beside(parts) for parts in zip(*(call.columns for call in calls), strict=True)]
-    return [
-        replace(
-            first,
-            args=(torch.stack([call.args[0] for call in calls], dim=1),),
-            sizes=(torch.Size((size[0], len(calls), *size[1:])),),
-            leaves=beside([call.leaves for call in calls]),
-            draws=beside([call.draws for call in calls]) if all(map(_drawn, calls)) else [],
-            columns=columns,
-            count=len(calls),
-        )
-    ]
-
-
-def _drawn(call: Call) -> bool:
-    return bool(call.draws) and call.draws[0] is not None
-
-
-def _alike(one: Call, other: Call) -> bool:
-    """Whether both calls can lie side by side."""
-    if other.kwargs or len(other.args) != 1 or not isinstance(other.args[0], Tensor) or other.sweep != one.sweep:
-        return False
-    full = all(leaves and leaves[0] is not None for leaves in (other.leaves, *other.columns))
-    return full and other.sizes == one.sizes and len(one.sizes) == 1 and other.args[0].shape == one.args[0].shape
-
-
-def joined(leaves: Leaves, sizes: tuple[torch.Size, ...], like: Tensor | None = None) -> Tensor:
-    """One tensor for all outputs of a call: the cotangent itself, or (B, n) with missing ones as zeros."""
-    if len(sizes) == 1 and leaves[0] is not None:
-        return leaves[0]
-    like = next((leaf for leaf in leaves if leaf is not None), like)
-    if like is None:
+    if not arrived(leaves):
         raise ValueError("No gradient arrived at any output of this call.")
     if len(sizes) == 1:
-        return like.new_zeros(like.shape[0], *sizes[0][1:])
-    full = [like.new_zeros(size) if leaf is None else leaf for leaf, size in zip(leaves, sizes, strict=True)]
-    return torch.cat([_rows(leaf, sizes[0][0]) for leaf in full], dim=1)
+        return leaves[0]  # type: ignore[return-value]
+    batch = sizes[0][0]
+    rows = [None if x is None else _rows(x, size.index(batch)) for x, size in zip(leaves, sizes, strict=True)]
+    like = next(x for x in rows if x is not None)
+    widths = [size.numel() // batch for size in sizes]
+    full = [like.new_zeros(len(like), n) if x is None else x for x, n in zip(rows, widths, strict=True)]
+    return torch.cat(full, dim=1)
 
 
-def _rows(leaf: Tensor, batch: int) -> Tensor:
-    """(B, n). The last states of a GRU, (layers, B, n), keep the batch second."""
-    return leaf.movedim(leaf.shape.index(batch), 0).reshape(batch, -1)
+def _rows(leaf: Tensor, dim: int) -> Tensor:
+    """(B, n) of a tensor whose batch lies along ``dim``."""
+    return leaf.movedim(dim, 0).flatten(1) if leaf.dim() > 1 else leaf.unsqueeze(1)
 
 
 def moved_size(size: torch.Size, dim: int) -> torch.Size:

@@ -128,7 +128,7 @@ class EigenMetric(MatrixMetric):
         return self.player.from_matrix(from_basis(X, self.U_A, self.U_B))
 
     def half(self, d: Params) -> Params:
-        return self.player.from_matrix(self.enter(d) * self.D.sqrt())
+        return self.leave(self.enter(d) * self.D.sqrt())
 
     def rotate_rows(self, player: MatrixPlayer, Z: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         Z = Z if self.U_A is None else Z.to(self.S.dtype) @ self.U_A[:, None]

@@ -25,6 +25,10 @@ class ModulePlayer:
     """Whether a call must keep the inputs of all samples, because outputs of one may depend on the others."""
     any_batch_dim: ClassVar[bool] = False
     """Whether the batch may be moved to dimension 0, since all dimensions but those of the features are positions."""
+    merges: ClassVar[bool] = False
+    """Whether calls may be stacked along dimension 1, since all between batch and features are positions to it."""
+    entangled: ClassVar[bool] = False
+    """Whether an output may be computed from another one."""
     draws: ClassVar[bool] = False
     """Whether the module may draw random numbers that a recomputation must repeat."""
     knows: ClassVar[tuple[str, ...]] = ("weight", "bias")

@@ -17,6 +17,7 @@ class EmbeddingPlayer(ModulePlayer):
 
     knows = ("weight",)
     any_batch_dim = True
+    merges = True
 
     def tangent(self, call: Call, d: Params) -> Tensor:
         z, (dW,) = self.received(call), d

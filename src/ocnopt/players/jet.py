@@ -16,6 +16,7 @@ class JetLinearPlayer(LinearPlayer):
     """The components of a jet z (B, J, n_in) are positions whose ones column is 1 at the value and 0 elsewhere."""
 
     any_batch_dim = False
+    merges = False
 
     def tangent(self, call: Call, d: Params) -> Tensor:
         given, z = self.by_name(d), self.z(call)

@@ -15,6 +15,7 @@ class LinearPlayer(MatrixModulePlayer):
     """Every dimension between the batch and the features is a position: z is (B, ..., n_in)."""
 
     any_batch_dim = True
+    merges = True
 
     @classmethod
     def fits(cls, module: nn.Module) -> bool:

@@ -55,6 +55,7 @@ class _FeaturePlayer(_ScalePlayer):
     """Parameters span the last dimensions, ``normalized_shape``."""
 
     any_batch_dim = True
+    merges = True
 
     def shared(self, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim - len(self.module.normalized_shape)))

@@ -11,6 +11,7 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from ocnopt.pde.layers import JetLinear
 
 from .base import ModulePlayer
+from .cells import GRUCellPlayer, LSTMCellPlayer, RNNCellPlayer
 from .conv import ConvPlayer, ConvTransposePlayer
 from .embedding import EmbeddingPlayer
 from .generic import GenericPlayer
@@ -28,6 +29,9 @@ PLAYERS: dict[type[nn.Module], type[ModulePlayer]] = {
     nn.ConvTranspose2d: ConvTransposePlayer,
     nn.ConvTranspose3d: ConvTransposePlayer,
     nn.Embedding: EmbeddingPlayer,
+    nn.RNNCell: RNNCellPlayer,
+    nn.GRUCell: GRUCellPlayer,
+    nn.LSTMCell: LSTMCellPlayer,
     nn.LayerNorm: LayerNormPlayer,
     nn.RMSNorm: RMSNormPlayer,
     nn.GroupNorm: GroupNormPlayer,
