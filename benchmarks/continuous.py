@@ -86,7 +86,8 @@ def draw_evaluations(path: Path, runs: Sequence[Run]) -> None:
         for axis, direction in zip(line, ("forward", "backward"), strict=True):
             panel(axis, direction, [run for run in counting if run.problem == problem])
         line[0].set_ylabel(f"{problem}\nevaluations in a step")
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    lines = {line.get_label(): line for axis in panels.flat for line in axis.get_lines()}
+    figure.legend(handles=[*lines.values()], loc="outside lower center", ncols=6, frameon=False)
     with writing(path):
         figure.savefig(path, dpi=130)
 
