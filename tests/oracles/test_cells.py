@@ -111,7 +111,7 @@ def unrolled(net: Recurrent, gates: Gates, x: Tensor, columns: Tensor) -> tuple[
         Z.append((torch.cat([x[:, t], one], 1), torch.cat([state[0], one], 1).detach()))
         state = gates(*g[-1], state)
     output = net.head(state[0])
-    close(output, net(x), "output")
+    close(output.detach(), net(x).detach(), "output")
     flat = [part for pair in g for part in pair]
     U = [torch.autograd.grad(output, flat, column, retain_graph=True) for column in columns]
     by_map = [torch.stack([torch.stack(u[j::2], dim=1) for u in U]) for j in range(2)]
