@@ -103,6 +103,8 @@ class Searched:
         drawn, modelled, missing = boundary.ranks.numbers(*(found or (0.0, 0.0)), found is None)
         if missing:
             return
+        if not clock.get("modelled", 0.0):
+            clock["damping"] = min(clock["damping"], self.model.measured)
         scale = Calibration(clock.get("drawn", 0.0), clock.get("modelled", 0.0))
         scale.observe(drawn, modelled / clock.get("calibration", 1.0), self.model.calibration)
         clock.update(drawn=scale.drawn, modelled=scale.modelled, calibration=scale.factor)

@@ -43,6 +43,8 @@ def result(out: str) -> tuple[dict[str, torch.Tensor], list[dict[str, object]]]:
     drop = {"seconds", "seconds_per_step", "peak_memory_mb", "memory_growth_mb"}
     lines = map(json.loads, (Path(out) / "metrics.jsonl").read_text().splitlines())
     rows = [{key: value for key, value in line.items() if key not in drop} for line in lines]
+    for row in rows:  # counts begin with every process
+        row["optimizer"] = {key: value for key, value in row.get("optimizer", {}).items() if " " not in key}
     return torch.load(Path(out) / checkpoint.NAME, weights_only=True)["model"], rows
 
 

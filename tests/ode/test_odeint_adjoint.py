@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ocnopt import OCNOpt
 from ocnopt.core.backward import Evaluation
+from ocnopt.core.search import Model
 from ocnopt.core.trajectory import Call
 from ocnopt.curvature.factors import evidence, factor_A, factor_B
 from ocnopt.ode.knots import STAGES, Ends, Knot, Knots, Stages
@@ -315,10 +316,13 @@ def test_every_call_of_odeint_counts(options: dict[str, Any]) -> None:
 
 
 def test_the_adjoint_trains_as_the_unrolled_solver_does() -> None:
-    """With tight tolerances on a fixed grid both see the same integrals, up to the order of the rule."""
-    curves = []
+    """With tight tolerances on a fixed grid both see the same integrals, up to the order of the rule.
+
+    Draws meet the calls of the unrolled solve alone, so that only that one could be calibrated.
+    """
+    curves, search = [], Model(measured=1.0, calibration=1.0)
     for solve in (adjoint, unrolled):
-        net, optimizer = heard(solve(method="rk4", options={"step_size": 0.1}))
+        net, optimizer = heard(solve(method="rk4", options={"step_size": 0.1}), search=search)
         x, y = data()
         losses = []
         for _ in range(6):
@@ -328,7 +332,7 @@ def test_the_adjoint_trains_as_the_unrolled_solver_does() -> None:
             loss.backward()
             losses.append(loss.item())
         curves.append(torch.tensor(losses))
-    torch.testing.assert_close(curves[0], curves[1], rtol=2e-3, atol=0)
+    torch.testing.assert_close(curves[0], curves[1], rtol=5e-3, atol=0)
 
 
 # refusals, faults

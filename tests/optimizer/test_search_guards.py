@@ -337,7 +337,7 @@ def test_small_batches_do_not_diverge(curvature: str, seed: int) -> None:
 
 def test_without_the_limit_on_promises_they_do() -> None:
     """Mutation: steps are as long as the quadratic says."""
-    bound = Model(start=1.0, calibration=1.0)
+    bound = Model(measured=1.0, calibration=1.0)
     assert digits_loss(0, bound, terminal="true-vs-rest") < 0.5
     assert not digits_loss(0, replace(bound, promise=1e9), terminal="true-vs-rest") < 0.5
 

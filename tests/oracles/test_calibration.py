@@ -150,6 +150,22 @@ def test_calibration_enters_the_core() -> None:
     assert on["predicted"] != off["predicted"]
 
 
+def test_a_first_measurement_ends_the_careful_start() -> None:
+    """Not a later one: by then λ has reasons of its own."""
+    model = networks()["dense"]
+    optimizer = OCNOpt(model, search=Model(noise=0.01, decay=1.0, overshoot=1e9))
+    x, y = torch.randn(B, 5, dtype=torch.float64), torch.arange(B) % K
+    seen = []
+    for step in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        seen.append(optimizer.diagnostics()["damping"])
+        if step == 1:
+            optimizer.clock["damping"] = 0.5
+    assert seen == [0.1, 0.1, 0.5]
+
+
 def test_a_calibration_that_makes_no_sense() -> None:
     with pytest.raises(ValueError, match=r"Model\(calibration=1.5\) must lie in \[0, 1\]"):
         Model(calibration=1.5)

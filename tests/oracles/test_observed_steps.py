@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ocnopt import OCNOpt
 from ocnopt.core.acceptance import LevenbergMarquardt
+from ocnopt.core.search import Model
 from ocnopt.core.terminal import Fisher
 from ocnopt.curvature import EKFAC, KFAC, SGD, Adam
 
@@ -158,7 +159,7 @@ def test_the_damping_is_what_is_in_the_metric() -> None:
     """An inverse keeps the λ it was made with; a basis takes the present one."""
     for curvature in ("kfac", "ekfac"):
         task = make("chain")
-        optimizer = OCNOpt(task.net, curvature=CURVATURES[curvature])
+        optimizer = OCNOpt(task.net, curvature=CURVATURES[curvature], search=Model(measured=1.0))
         for _ in range(6):
             optimizer.zero_grad()
             task.evaluate()[0].backward()

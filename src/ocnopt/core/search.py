@@ -99,7 +99,8 @@ class Model:
     damping: where λ ends up when all goes well; None for ``noise``/B with a batch of B labels, one for each sample or
         each position of one: along directions of little curvature a step is the noise of the gradient over λ, and that
         noise is as 1/B.
-    start: λ of the first step (the careful start).
+    start: λ of the first step (the careful start), and the largest.
+    measured: where λ goes on once the curvature along a step has been measured, if it is not that small yet.
     relative: λ is a curvature, of the loss's own dimension. Under a squared error and the like, whose size is a matter
         of units and which ``optimizer.backward`` recognises, it counts in this part of the running loss.
     promise: the largest share of a cross-entropy, which is never negative, that the model may promise to
@@ -116,7 +117,8 @@ class Model:
     longest: tuple[float, float] = (1.0, 1.0)
     damping: float | None = None
     noise: float = 2.0
-    start: float = 0.1
+    start: float = 1.0
+    measured: float = 0.1
     relative: float = 0.1
     promise: float = 1.0
     shrinkage: float = 0.03
@@ -127,7 +129,8 @@ class Model:
     memory: float = 0.9
 
     def __post_init__(self) -> None:
-        for name in ("noise", "start", "relative", "promise", *(["damping"] if self.damping is not None else [])):
+        optional = () if self.damping is None else ("damping",)
+        for name in ("noise", "start", "measured", "relative", "promise", *optional):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"Model({name}={value}) must be a positive number.")
