@@ -35,6 +35,7 @@ class Slot:
     rng: the module may draw random numbers, so the generators' state before it is kept.
     dim: the dimension of its input that holds the batch.
     width: output features, by which the positions of a call are counted.
+    dims: dimensions of its output with a batch; a call with fewer has none, and nothing per sample to capture.
     entangled: an output is made of another one, to which its gradient would come back a second time: they are copied.
     """
 
@@ -43,6 +44,7 @@ class Slot:
     dim: int = 0
     width: int = 1
     entangled: bool = False
+    dims: int = 1
 
 
 class Capture:
@@ -179,7 +181,7 @@ class Capture:
         if self.slots[module].entangled:
             output = tree_map_only(Tensor, Tensor.clone, output)
         outputs = differentiable(output)
-        if not torch.is_grad_enabled() or not outputs:
+        if not torch.is_grad_enabled() or not outputs or outputs[0].dim() < self.slots[module].dims:
             return None
         call = Call(*detached(args, kwargs), tuple(x.shape for x in outputs), self.sweep, self.order[module])
         call.batch, call.rng = outputs[0].shape[self.slots[module].dim], self.rng
