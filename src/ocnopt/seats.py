@@ -60,7 +60,7 @@ class Seat:
             return None
         width = player.width if isinstance(player, MatrixModulePlayer) else 1
         dim = batch_dim if player.any_batch_dim else 0
-        return Slot(player.whole, player.draws, dim, width, player.entangled)
+        return Slot(player.whole, player.draws, dim, width, player.entangled, player.dims)
 
 
 def seats_of(model: nn.Module, held: set[int]) -> list[Seat]:

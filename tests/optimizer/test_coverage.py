@@ -201,3 +201,15 @@ def test_coverage_and_diagnostics_hold_no_tensor() -> None:
     model(batch(0)[0]).sum().backward()
     values = [*optimizer.diagnostics().values(), *(value for row in optimizer.coverage() for value in row)]
     assert not any(isinstance(value, torch.Tensor) for value in values)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear, nn.RNNCell, nn.GRUCell])
+def test_calls_without_a_batch_are_open_loop(layer: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = layer(4, 3)
+    optimizer = OCNOpt(model)
+    before = [p.detach().clone() for p in model.parameters()]
+    model(torch.randn(4)).square().sum().backward()
+    optimizer.step()
+    assert all(row.reason == "No call of its module was captured in this step." for row in optimizer.coverage())
+    assert not any(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True) if p.grad.any())

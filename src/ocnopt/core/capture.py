@@ -1,9 +1,8 @@
 """Capture of the trajectory by forward hooks and output tensor hooks on a plain ``nn.Module``.
 
-The input is bound in the closure of the tensor hook, so that checkpointing, reuse and calls whose
-output is thrown away leave no unmatched pairs. ``register_full_backward_hook`` is never used: it
-breaks on in-place activations. Hooks hold their ``Capture`` weakly and copy as inert, so that a
-deep copy of the model (an average, a checkpoint) does not go on capturing.
+The input is bound in the closure of the tensor hook, so that checkpointing, reuse and calls whose output is thrown
+away leave no unmatched pairs. ``register_full_backward_hook`` is never used: it breaks on in-place activations. Hooks
+hold their ``Capture`` weakly and copy as inert, so that a deep copy of the model does not go on capturing.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ class Slot:
     rng: the module may draw random numbers, so the generators' state before it is kept.
     dim: the dimension of its input that holds the batch.
     width: output features, by which the positions of a call are counted.
+    dims: dimensions of its output with a batch; a call with fewer has none, and nothing per sample to capture.
     entangled: an output is made of another one, to which its gradient would come back a second time: they are copied.
     """
 
@@ -44,6 +44,7 @@ class Slot:
     dim: int = 0
     width: int = 1
     entangled: bool = False
+    dims: int = 1
 
 
 class Capture:
@@ -56,8 +57,7 @@ class Capture:
     scale: what the loss is expected to be multiplied with, as gradient scalers do; matters to soft targets alone.
     void: whether no parameter holds a gradient, so that nothing which came back before belongs to the coming step.
     ranks: the processes that average the gradients, as the last forward pass has shown.  tally: counts what they send.
-    on_root: called with (sweep, edge of the root output) when the loss's gradient reaches the root output, before it
-        goes on into the model: the moment when draws can be sent down the same graph.
+    on_root: called with (sweep, edge of the root output) when the loss's gradient reaches it, before it goes on.
     on_hidden: called with (capture, root outputs) of a sweep in which players ran without gradients, as they do in an
         adjoint's forward solve, and will be called again on the way back.
     refusals: why calls of a module could not be captured in this step.
@@ -180,7 +180,7 @@ class Capture:
         if self.slots[module].entangled:
             output = tree_map_only(Tensor, Tensor.clone, output)
         outputs = differentiable(output)
-        if not torch.is_grad_enabled() or not outputs:
+        if not torch.is_grad_enabled() or not outputs or outputs[0].dim() < self.slots[module].dims:
             return None
         call = Call(*detached(args, kwargs), tuple(x.shape for x in outputs), self.sweep, self.order[module])
         call.batch, call.rng = outputs[0].shape[self.slots[module].dim], self.rng

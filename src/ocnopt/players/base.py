@@ -27,6 +27,8 @@ class ModulePlayer:
     """Whether the batch may be moved to dimension 0, since all dimensions but those of the features are positions."""
     merges: ClassVar[bool] = False
     """Whether calls may be stacked along dimension 1, since all between batch and features are positions to it."""
+    dims: ClassVar[int] = 1
+    """Dimensions of its output, at the least, where there is a batch."""
     entangled: ClassVar[bool] = False
     """Whether an output may be computed from another one."""
     draws: ClassVar[bool] = False

@@ -40,6 +40,7 @@ class CellPlayer(MatrixModulePlayer):
     """Calls may be stacked as positions: x (B, n) or (B, P, n). Several outputs are laid side by side."""
 
     merges = True
+    dims = 2
     knows = (*INPUT, *STATE)
     maps: ClassVar[tuple[tuple[str, ...], ...]] = ((*INPUT, *STATE),)
     """Parameters of every affine map that φ knows apart, in the order of its columns."""

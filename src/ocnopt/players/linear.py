@@ -16,6 +16,7 @@ class LinearPlayer(MatrixModulePlayer):
 
     any_batch_dim = True
     merges = True
+    dims = 2
 
     @classmethod
     def fits(cls, module: nn.Module) -> bool:
