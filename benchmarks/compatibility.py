@@ -19,7 +19,7 @@ from ocnopt_lab.acceptance import suite
 from ocnopt_lab.acceptance.apart import measure
 from ocnopt_lab.acceptance.check import Check
 from ocnopt_lab.acceptance.contenders import CONTROL, OURS, PEERS, TABLE_OF_ALL
-from ocnopt_lab.errors import FAILED, LabError
+from ocnopt_lab.errors import FAILED, LabError, exit_code
 
 LIBRARIES = ("torch", "ocnopt", "pytorch_optimizer", "heavyball", "singd", "lightning", "transformers", "accelerate")
 COLUMNS = {CONTROL: "AdamW", **{name: f"OCNOpt {name}" for name in CURVATURES}, **{name: name for name in PEERS}}
@@ -85,15 +85,5 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main() -> int:
-    """The exit code; an expected failure is one line on stderr."""
-    options = tyro.cli(Compatibility, description=__doc__)
-    try:
-        return options.run()
-    except LabError as error:
-        print(f"compatibility: {error}", file=sys.stderr)
-        return error.code
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("compatibility", lambda: tyro.cli(Compatibility, description=__doc__).run()))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ocnopt import OCNOpt
 from ocnopt.ode import NeuralODE, TerminalTime
 from ocnopt_lab.data.planar import circles
-from ocnopt_lab.errors import LabError, writing
+from ocnopt_lab.errors import exit_code, writing
 
 FIXED, STARTS = "stays at 1.0", (1.0, 0.05)
 
@@ -184,8 +184,4 @@ def start_of(name: str) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(tyro.cli(EndTimes, description=__doc__).run(Console()))
-    except LabError as error:
-        print(f"end_times: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    sys.exit(exit_code("end_times", lambda: tyro.cli(EndTimes, description=__doc__).run(Console())))

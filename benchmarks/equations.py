@@ -20,7 +20,7 @@ from ocnopt_lab.equations import EQUATIONS
 from ocnopt_lab.equations.equation import values
 from ocnopt_lab.equations.methods import Mark, methods, train
 from ocnopt_lab.equations.pictures import draw, draw_curves
-from ocnopt_lab.errors import INTERRUPTED, LabError, writing
+from ocnopt_lab.errors import LabError, exit_code, writing
 from ocnopt_lab.runs.environment import describe
 from ocnopt_lab.runs.folder import write_json
 
@@ -136,16 +136,6 @@ def shown(errors: Sequence[float]) -> str:
     return f"{statistics.median(errors):.1e} ({min(errors):.1e} to {max(errors):.1e})"
 
 
-def main() -> int:
-    try:
-        return tyro.cli(Equations, description=__doc__).run(Console())
-    except LabError as error:
-        print(f"equations: {error}", file=sys.stderr)
-        return error.code
-    except KeyboardInterrupt:
-        print("equations: interrupted; the same command goes on from here.", file=sys.stderr)
-        return INTERRUPTED
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    onward = "interrupted; the same command goes on from here."
+    sys.exit(exit_code("equations", lambda: tyro.cli(Equations, description=__doc__).run(Console()), onward))

@@ -14,7 +14,7 @@ import tyro
 from pages import insert
 from tyro.conf import Positional
 
-from ocnopt_lab.errors import LabError
+from ocnopt_lab.errors import LabError, exit_code
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class ProfilePage:
     write: Path = Path("docs/benchmarks.md")
     """The page."""
 
+    def put(self) -> int:
+        insert(self.write, "profile", self.text())
+        return 0
+
     def text(self) -> str:
         """The profile without its title of the first level."""
         file = self.run / "profile.md"
@@ -36,16 +40,5 @@ class ProfilePage:
         return f"**{title.removeprefix('# ')}**\n\n{rest.strip()}"
 
 
-def main() -> int:
-    """The exit code; an expected failure is one line on stderr."""
-    options = tyro.cli(ProfilePage, description=__doc__)
-    try:
-        insert(options.write, "profile", options.text())
-    except LabError as error:
-        print(f"profile_page: {error}", file=sys.stderr)
-        return error.code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("profile_page", lambda: tyro.cli(ProfilePage, description=__doc__).put()))

@@ -27,7 +27,7 @@ from scaling_runs import Timed, bases, measured
 from scaling_text import Check, check_table, constants, cost_tables, machine
 
 from ocnopt.curvature import EKFAC
-from ocnopt_lab.errors import LabError, writing
+from ocnopt_lab.errors import exit_code, writing
 
 LINKS = (Link("10 Gbit/s", 30e-6, 1.25e9), Link("100 Gbit/s", 10e-6, 12.5e9), Link("400 Gbit/s", 5e-6, 50e9))
 COLOURS = ("#D55E00", "#0072B2", "#009E73")
@@ -139,8 +139,4 @@ def fitted(sums: dict[int, float], ranks: int) -> Link:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(tyro.cli(Scaling, description=__doc__).run(Console()))
-    except LabError as error:
-        print(f"scaling: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    sys.exit(exit_code("scaling", lambda: tyro.cli(Scaling, description=__doc__).run(Console())))

@@ -14,7 +14,7 @@ import torch
 import tyro
 from pages import insert
 
-from ocnopt_lab.errors import FAILED, LabError
+from ocnopt_lab.errors import FAILED, exit_code
 from ocnopt_lab.reliability import harness, soak
 
 
@@ -70,15 +70,5 @@ def grows(marks: list[soak.Mark]) -> bool:
     return not same or last.memory > 1.05 * middle.memory
 
 
-def main() -> int:
-    """The exit code; an expected failure is one line on stderr."""
-    options = tyro.cli(Soak, description=__doc__)
-    try:
-        return options.run()
-    except LabError as error:
-        print(f"soak: {error}", file=sys.stderr)
-        return error.code
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("soak", lambda: tyro.cli(Soak, description=__doc__).run()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +14,7 @@ from runner import Run, run_all
 from tables import Result, results_of, to_json
 
 from ocnopt_lab import problems
-from ocnopt_lab.errors import INTERRUPTED, LabError, writing
+from ocnopt_lab.errors import LabError, exit_code, writing
 from ocnopt_lab.runs import folder
 
 _NOT_IN_COMMAND = {"out", "data_dir", "write"}
@@ -131,12 +130,5 @@ class Study:
 
     @classmethod
     def main(cls, description: str) -> int:
-        """The exit code; an expected failure is one line on stderr."""
-        try:
-            return tyro.cli(cls, description=description).run(Console())
-        except LabError as error:
-            print(f"{cls.SCRIPT}: {error}", file=sys.stderr)
-            return error.code
-        except KeyboardInterrupt:
-            print(f"{cls.SCRIPT}: interrupted.", file=sys.stderr)
-            return INTERRUPTED
+        """The exit code."""
+        return exit_code(cls.SCRIPT, lambda: tyro.cli(cls, description=description).run(Console()))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,18 @@ class LabError(Exception):
     def __init__(self, message: str, code: int = BAD_INPUT) -> None:
         super().__init__(message)
         self.code = code
+
+
+def exit_code(name: str, run: Callable[[], int], interrupted: str = "interrupted.") -> int:
+    """What ``run`` returns; an expected failure and Ctrl-C are one line on stderr, behind the name of the command."""
+    try:
+        return run()
+    except LabError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print(f"{name}: {interrupted}", file=sys.stderr)
+        return INTERRUPTED
 
 
 @contextmanager
