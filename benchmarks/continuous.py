@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-from coalitions import COLOURS, draw, steps_of
+from curves import draw, median_curves, steps_of, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from runner import Run
@@ -24,6 +23,7 @@ from study import Study
 from tables import OURS, Result, at_once, by_method, cell, heading, machines
 
 from ocnopt_lab.errors import writing
+from ocnopt_lab.runs.axes import plain
 
 TARGET = 0.6
 """Share of Adam's time in which OCNOpt is to reach Adam's final loss."""
@@ -94,16 +94,11 @@ def draw_evaluations(path: Path, runs: Sequence[Run]) -> None:
 
 def panel(axis: Axes, direction: str, runs: Sequence[Run]) -> None:
     """A line per method."""
-    for method in dict.fromkeys(run.method for run in runs):
-        rows = [[r for r in steps_of(run) if f"nfe_{direction}" in r] for run in runs if run.method == method]
-        shortest = min(map(len, rows))
-        counts = np.median([[r[f"nfe_{direction}"] for r in own[:shortest]] for own in rows], axis=0)
-        width = 1.3 if method.startswith(("adam", "sgd")) else 2.0
-        steps = [r["step"] for r in rows[0][:shortest]]
-        axis.plot(steps, counts, label=method, color=COLOURS.get(method, "#333333"), linewidth=width)
+    key = f"nfe_{direction}"
+    for method, curve in median_curves(runs, ("step", key)).items():
+        axis.plot(curve["step"], curve[key], label=method, **style(method))
     axis.set(xlabel="step", title=direction, ylim=(0, None))
-    axis.grid(color="#DDDDDD", linewidth=0.7)
-    axis.spines[["top", "right"]].set_visible(False)
+    plain(axis)
 
 
 def table(methods: dict[str, list[Result]], runs: dict[tuple[str, int], Run]) -> str:

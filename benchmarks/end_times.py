@@ -26,6 +26,7 @@ from ocnopt import OCNOpt
 from ocnopt.ode import NeuralODE, TerminalTime
 from ocnopt_lab.data.planar import circles
 from ocnopt_lab.errors import exit_code, writing
+from ocnopt_lab.runs.axes import plain
 
 FIXED, STARTS = "stays at 1.0", (1.0, 0.05)
 
@@ -144,8 +145,7 @@ class EndTimes:
                 label = started(start) if seed == self.seeds[0] else None
                 axis.plot(found[started(start), seed].times, color=colour, label=label, linewidth=1.2)
         axis.set(xlabel="step", ylabel="end time T")
-        axis.grid(color="#DDDDDD", linewidth=0.7)
-        axis.spines[["top", "right"]].set_visible(False)
+        plain(axis)
         axis.legend(frameon=False)
         with writing(self.out / "end-times.png"):
             figure.savefig(self.out / "end-times.png", dpi=130)

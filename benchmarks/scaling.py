@@ -28,6 +28,7 @@ from scaling_text import Check, check_table, constants, cost_tables, machine
 
 from ocnopt.curvature import EKFAC
 from ocnopt_lab.errors import exit_code, writing
+from ocnopt_lab.runs.axes import plain
 
 LINKS = (Link("10 Gbit/s", 30e-6, 1.25e9), Link("100 Gbit/s", 10e-6, 12.5e9), Link("400 Gbit/s", 5e-6, 50e9))
 COLOURS = ("#D55E00", "#0072B2", "#009E73")
@@ -123,8 +124,7 @@ class Scaling:
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.yaxis.set_major_formatter("{x:,.0f}")
             axis.yaxis.minorticks_off()
-            axis.grid(color="#DDDDDD", linewidth=0.7)
-            axis.spines[["top", "right"]].set_visible(False)
+            plain(axis)
         axes[0].set_ylabel("added to a step, ms\n(dotted: each decomposes all)")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
         return figure

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ocnopt_lab.errors import writing
+from ocnopt_lab.runs.axes import plain
 
 Decisions = Mapping[str, Sequence[tuple[int, int, float]]]
 """Per block: (first step of a period, alignment, reward)."""
@@ -49,8 +50,7 @@ def _played(axis: Axes, block: str, plays: Sequence[tuple[int, int, float]]) -> 
     axis.set_ylabel(f"{block}\nalignment, reward", fontsize=9)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylim(-0.6, max(arm for _, arm, _ in plays) + 0.6)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(color="#DDDDDD", linewidth=0.7)
+    plain(axis)
 
 
 def _shares(axis: Axes, plays: Sequence[tuple[int, int, float]]) -> None:
@@ -60,5 +60,4 @@ def _shares(axis: Axes, plays: Sequence[tuple[int, int, float]]) -> None:
     axis.set_ylim(0, 1.02)
     axis.set_ylabel("share of periods", fontsize=9)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(color="#DDDDDD", linewidth=0.7)
+    plain(axis)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ocnopt_lab.errors import writing
+from ocnopt_lab.runs.axes import plain
 from ocnopt_lab.runs.folder import Row
 from ocnopt_lab.tasks import Measure, Task
 
@@ -75,8 +76,7 @@ def _panel(axis: Axes, x: str, y: str, curves: Sequence[Curve]) -> None:
 
 def _frame(axes: Sequence[Sequence[Axes]], labels: tuple[str, str]) -> None:
     for axis in (axis for line in axes for axis in line):
-        axis.grid(color="#DDDDDD", linewidth=0.7)
-        axis.spines[["top", "right"]].set_visible(False)
+        plain(axis)
     for axis, label in zip(axes[-1], _X.values(), strict=True):
         axis.set_xlabel(label)
     for line, label in zip(axes, labels, strict=True):

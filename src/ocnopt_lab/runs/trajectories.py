@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ocnopt_lab.errors import writing
+from ocnopt_lab.runs.axes import plain
 
 NAME = "trajectories.png"
 _TRUE, _FITTED = "#7F7F7F", "#D55E00"
@@ -58,8 +59,7 @@ def _plane(axis: Axes, truth: States, fitted: States) -> None:
 def _frame(axis: Axes, values: States) -> None:
     """Limits are those of the truth: a fit that runs away leaves the panel."""
     axis.set_ylim(*_limits(values))
-    axis.grid(color="#DDDDDD", linewidth=0.7)
-    axis.spines[["top", "right"]].set_visible(False)
+    plain(axis)
 
 
 def _limits(values: States) -> tuple[float, float]:
