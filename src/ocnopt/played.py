@@ -41,17 +41,17 @@ def directions(played: Played) -> tuple[Tensor, Tensor, Tensor]:
     return b, R, torch.tril(overlap) + torch.tril(overlap, -1).T
 
 
-def curvatures(played: Played) -> tuple[float, float] | None:
-    """Along the policy's step: Σ_i (u_iᵀ δh_i)² of draws u, and Σ_i C_i (v_iᵀ δh_i)²; None in steps without draws."""
+def curvatures(played: Played, R: Tensor) -> tuple[float, float] | None:
+    """Along the policy's step: Σ_i (u_iᵀ δh_i)² of draws u, and Σ_i C_i (v_iᵀ δh_i)²; None in steps without draws.
+
+    R: the responses of that step, (N, 1).
+    """
     drawn = [stage.drawn(step.step) for stage, step in zip(played.stages, played.steps, strict=True)]
     if any(part is None for part in drawn):
         return None
     along = torch.stack([part for part in drawn if part is not None]).sum(0).square()
-    R = torch.stack([step.response for step in played.steps]).sum(0)
-    weight, C = played.boundary.samples.weight, played.boundary.C[:, 0, 0]
-    modelled = C * R[:, 0].square()
-    parts = (along, modelled) if weight is None else (weight * along, weight * modelled)
-    return float(parts[0].sum()), float(parts[1].sum())
+    weight, C = played.boundary.samples.weight, weighted_core(played.boundary)[:, 0, 0]
+    return float((along if weight is None else weight * along).sum()), float((C * R[:, 0].square()).sum())
 
 
 def weighted_core(boundary: Boundary) -> Tensor:

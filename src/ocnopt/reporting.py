@@ -38,7 +38,8 @@ class Coverage(list[Row]):
 
     def cells(self) -> list[list[str]]:
         """One text for every row and column."""
-        return [[told(getattr(row, name)) for name in self.columns] for row in self]
+        columns = self.columns
+        return [[told(getattr(row, name)) for name in columns] for row in self]
 
     def __str__(self) -> str:
         lines = [self.columns, *self.cells()]

@@ -80,11 +80,12 @@ class Searched:
     def search(self, played: Played, clock: Clock) -> tuple[float, float]:
         """(α₁, α₂) from the model, after the damping has learned from the slope along the last step."""
         boundary = played.boundary
-        self.calibrate(played, clock)
+        clock.update(self.beginning() | clock)
         b, R, overlap = directions(played)
-        trust = Trust(clock["damping"], clock.get("overshoot", 0.0), clock.get("slope", 0.0))
+        self.calibrate(played, R[0], clock)
+        trust = Trust(clock["damping"], clock["overshoot"], clock["slope"])
         trust.observe(float(b[1]), self.model, boundary.labels)
-        damping = trust.damping * self.model.unit(clock.get("loss", 0.0))
+        damping = trust.damping * self.model.unit(clock["loss"])
         quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, damping, boundary.ranks)
         if not quadratic.is_finite():
             played.tally["search not finite"] += 1
@@ -94,19 +95,19 @@ class Searched:
         record(clock, trust, quadratic, alpha)
         return float(alpha[0]), float(alpha[1])
 
-    def calibrate(self, played: Played, clock: Clock) -> None:
+    def calibrate(self, played: Played, R: Tensor, clock: Clock) -> None:
         """Learn from the draws of a step that gathers statistics how much curvature C leaves out."""
         boundary = played.boundary
         if boundary.name != "true-vs-rest" or not self.gathers(clock):
             return
-        found = curvatures(played)
+        found = curvatures(played, R)
         drawn, modelled, missing = boundary.ranks.numbers(*(found or (0.0, 0.0)), found is None)
         if missing:
             return
-        if not clock.get("modelled", 0.0):
+        scale = Calibration(clock["drawn"], clock["modelled"])
+        if not scale.modelled:
             clock["damping"] = min(clock["damping"], self.model.measured)
-        scale = Calibration(clock.get("drawn", 0.0), clock.get("modelled", 0.0))
-        scale.observe(drawn, modelled / clock.get("calibration", 1.0), self.model.calibration)
+        scale.observe(drawn, modelled / clock["calibration"], self.model.calibration)
         clock.update(drawn=scale.drawn, modelled=scale.modelled, calibration=scale.factor)
 
     def gathers(self, clock: Clock) -> bool:
@@ -116,7 +117,5 @@ class Searched:
 def record(clock: Clock, trust: Trust, quadratic: Quadratic, alpha: Tensor) -> None:
     """Keep what the next step and ``diagnostics()`` want to know."""
     slope = float(quadratic.b @ alpha)
-    for name, first in (("loss", 0.0), ("drawn", 0.0), ("modelled", 0.0), ("calibration", 1.0)):
-        clock.setdefault(name, first)
     clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=slope)
     clock.update(length=float(alpha[0]), momentum=float(alpha[1]), predicted=float(quadratic.value(alpha)))

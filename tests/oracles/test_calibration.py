@@ -55,8 +55,8 @@ class Seen:
             self.draws.append(sample(seen, generator))
             return self.draws[-1]
 
-        def measured(played: Any) -> tuple[float, float] | None:
-            self.found.append(curvatures(played))
+        def measured(played: Any, R: Tensor) -> tuple[float, float] | None:
+            self.found.append(curvatures(played, R))
             names = [f"{s.label}.{n}" for s in played.stages for n in s.player.names]
             self.steps.append(dict(zip(names, (d for step in played.steps for d in step.step), strict=True)))
             return self.found[-1]

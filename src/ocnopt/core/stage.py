@@ -9,7 +9,7 @@ summed over calls, positions and columns of the terminal factor before any produ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -127,21 +127,19 @@ class Stage:
         if self.products is not None:
             pairs = zip(self.products, d, strict=True)
             return torch.stack([P.flatten(2) @ x.to(P.dtype).flatten() for P, x in pairs]).sum(0).mT
-        out = self.gradient[0].new_zeros(self.samples.count, self.rank, dtype=self.precision)
-        for call, Y, rows in self.pairs:
-            kept = rows.stop - rows.start
-            out[rows] += contracted(Y, self.player.tangent(call, d))[:kept]
+        return self.responses(d, [Y for _, Y, _ in self.pairs])
+
+    def responses(self, d: Params, cotangents: Sequence[Tensor]) -> Tensor:
+        """u_iᵀ f_θ d for cotangents u (r, B, ...) of every call: (N, r)."""
+        out = self.gradient[0].new_zeros(self.samples.count, len(cotangents[0]), dtype=self.precision)
+        for (call, _, rows), U in zip(self.pairs, cotangents, strict=True):
+            out[rows] += contracted(U, self.player.tangent(call, d))[: rows.stop - rows.start]
         return out
 
     def drawn(self, d: Params) -> Tensor | None:
         """u_iᵀ f_θ d for draws u of the output's curvature, E[u uᵀ] = H_i: (N,); None where a call has none."""
-        if not all(call.draws for call in self.calls):
-            return None
-        out = self.gradient[0].new_zeros(self.samples.count, dtype=self.precision)
-        for call, _, rows in self.pairs:
-            u = call.drawn.unsqueeze(0)  # type: ignore[union-attr]
-            out[rows] += contracted(u, self.player.tangent(call, d))[: rows.stop - rows.start, 0]
-        return out
+        draws = [u.unsqueeze(0) for call in self.calls if (u := call.drawn) is not None]
+        return self.responses(d, draws)[:, 0] if len(draws) == len(self.calls) else None
 
     def solve(self, d: Params) -> Params:
         """M⁻¹ d."""

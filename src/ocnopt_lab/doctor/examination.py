@@ -119,7 +119,7 @@ def metric_of(turn: Turn) -> str:
 
 def size(states: list[dict[str, Any]]) -> int:
     """Bytes of all tensors."""
-    return sum(x.numel() * x.element_size() for x in tensors_of(states))
+    return sum(map(bytes_of, tensors_of(states)))
 
 
 def rows_of(turn: Turn, curvature: Any) -> float:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ocnopt.seats import ROOT
 from ocnopt_lab.doctor.advice import megabytes
 from ocnopt_lab.doctor.examination import Layer
 from ocnopt_lab.doctor.trial import Trial
@@ -53,7 +54,7 @@ def trial_lines(layers: Sequence[Layer], trial: Trial) -> list[str]:
     lines = [f"{len(playing)} of {len(trial.rows)} parameters took part in the feedback, under a {trial.loss}."]
     expected = {layer.path for layer in layers if layer.feedback}
     for row in trial.rows:
-        path = row.parameter.rpartition(".")[0] or "(model)"
+        path = row.parameter.rpartition(".")[0] or ROOT
         if not row.feedback and path in expected and "frozen" not in row.reason:
             lines.append(f"{row.parameter} was expected to and did not: {row.reason}")
     step = trial.diagnostics["step seconds"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from torch import nn
@@ -29,17 +29,17 @@ def _gave_up(error: Exception) -> bool:
     return type(error).__name__ == "SolveError"
 
 
-def evaluations(model: nn.Module) -> dict[str, int]:
-    """`nfe_forward` and `nfe_backward` of the last pass, summed over the outermost modules that report them."""
-    found = list(_reporting(model))
+def evaluations(found: Sequence[nn.Module]) -> dict[str, int]:
+    """`nfe_forward` and `nfe_backward` of the last pass, summed over the modules that report them."""
     if not found:
         return {}
     return {key: sum(int(getattr(module, key)) for module in found) for key in ("nfe_forward", "nfe_backward")}
 
 
-def _reporting(module: nn.Module) -> Iterator[nn.Module]:
+def reporting(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules that count evaluations."""
     if hasattr(module, "nfe_forward"):
         yield module
     else:
         for child in module.children():
-            yield from _reporting(child)
+            yield from reporting(child)

@@ -17,7 +17,7 @@ from ocnopt_lab.optimizers import build, build_schedule
 from ocnopt_lab.problems import Problem
 from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.evaluate import evaluate
-from ocnopt_lab.runs.solving import evaluations, solving
+from ocnopt_lab.runs.solving import evaluations, reporting, solving
 from ocnopt_lab.tasks.base import Scores
 
 DIVERGED_AFTER = 50  # consecutive steps with a loss that is not finite
@@ -102,6 +102,7 @@ class Trainer:
         self.config, self.problem, self.data, self.task = config, problem, data, data.task
         torch.manual_seed(config.seed)
         self.model = problem.model(data.in_shape, data.outputs)
+        self.reporting = list(reporting(self.model))
         self.optimizer = build(config.optimizer, self.model)
         self.steps_per_epoch = math.ceil(len(data.x_train) / config.batch_size)
         self.schedule = build_schedule(config.schedule, self.optimizer, config.epochs * self.steps_per_epoch)
@@ -179,7 +180,7 @@ class Trainer:
 
     def evaluations(self) -> dict[str, int]:
         """Evaluations of vector fields in the last step, where the model has any."""
-        return evaluations(self.model)
+        return evaluations(self.reporting)
 
     def seconds(self) -> float:
         """Time spent in training steps so far."""
