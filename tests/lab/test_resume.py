@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from repeatable import rows
 
 from ocnopt_lab.cli import main
 from ocnopt_lab.errors import LabError
@@ -35,16 +36,6 @@ def train(npz: Path, optimizer: str, out: str, *options: str) -> int:
 
 def state(out: str) -> dict:
     return torch.load(Path(out) / checkpoint.NAME, weights_only=True)
-
-
-def rows(out: str) -> list[dict]:
-    """The metrics, without what the clock and the memory say, and without counts, which begin with every process."""
-    lines = (Path(out) / "metrics.jsonl").read_text().splitlines()
-    drop = {"seconds", "seconds_per_step", "peak_memory_mb", "memory_growth_mb"}
-    kept = [{key: value for key, value in json.loads(line).items() if key not in drop} for line in lines]
-    for row in kept:
-        row["optimizer"] = {key: value for key, value in row.get("optimizer", {}).items() if " " not in key}
-    return kept
 
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,13 +59,6 @@ def weights(model: nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in model.parameters()]
 
 
-def distance(a: nn.Module, b: nn.Module) -> float:
-    """Largest difference of any weight; NaN counts as infinite."""
-    pairs = zip(a.parameters(), b.parameters(), strict=True)
-    worst = max(float((p - q).detach().abs().max()) for p, q in pairs)
-    return float("inf") if worst != worst else worst
-
-
 def same(a: Any, b: Any) -> bool:
     """Bit-for-bit equality of nested containers with tensors, dtypes and key order of no matter."""
     if isinstance(a, Tensor):

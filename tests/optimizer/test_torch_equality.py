@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from optimizer_cases import CURVATURES, SEARCHES, batch, build, distance, mlp, train, twins
+from optimizer_cases import CURVATURES, SEARCHES, batch, build, mlp, train, twins
 from torch import nn
 from torch.nn import functional as F
 
 from ocnopt import OCNOpt
+from ocnopt_lab.acceptance.run import distance
 
 STEPS = 20
 CLOSE = 1e-12
