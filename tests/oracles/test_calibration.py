@@ -162,8 +162,8 @@ def test_a_first_measurement_ends_the_careful_start() -> None:
         optimizer.step()
         seen.append(optimizer.diagnostics()["damping"])
         if step == 1:
-            optimizer.clock["damping"] = 0.5
-    assert seen == [0.3, 0.3, 0.5]
+            optimizer.clock["damping"] = 0.7
+    assert seen == [0.5, 0.5, 0.7]
 
 
 def test_a_calibration_that_makes_no_sense() -> None:

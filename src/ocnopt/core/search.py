@@ -118,7 +118,7 @@ class Model:
     damping: float | None = None
     noise: float = 2.0
     start: float = 1.0
-    measured: float = 0.3
+    measured: float = 0.5
     relative: float = 0.1
     promise: float = 1.0
     shrinkage: float = 0.03
