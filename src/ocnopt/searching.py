@@ -98,7 +98,7 @@ class Searched:
     def calibrate(self, played: Played, R: Tensor, clock: Clock) -> None:
         """Learn from the draws of a step that gathers statistics how much curvature C leaves out."""
         boundary = played.boundary
-        if boundary.name != "true-vs-rest" or not self.gathers(clock):
+        if boundary.name != "true-vs-rest" or not self.measures(clock):
             return
         found = curvatures(played, R)
         drawn, modelled, missing = boundary.ranks.numbers(*(found or (0.0, 0.0)), found is None)
@@ -110,8 +110,10 @@ class Searched:
         scale.observe(drawn, modelled / clock["calibration"], self.model.calibration)
         clock.update(drawn=scale.drawn, modelled=scale.modelled, calibration=scale.factor)
 
-    def gathers(self, clock: Clock) -> bool:
-        return isinstance(self.curvature, Kronecker) and self.curvature.statistics_due(clock["step"])
+    def measures(self, clock: Clock) -> bool:
+        """Whether there are draws in this step, and what they show is wanted."""
+        due = isinstance(self.curvature, Kronecker) and self.curvature.statistics_due(clock["step"])
+        return due and self.model.calibration < 1
 
 
 def record(clock: Clock, trust: Trust, quadratic: Quadratic, alpha: Tensor) -> None:

@@ -166,6 +166,13 @@ def test_a_first_measurement_ends_the_careful_start() -> None:
     assert seen == [0.5, 0.5, 0.7]
 
 
+def test_without_calibration_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """λ keeps its careful start: it had been cut in every step that gathers statistics."""
+    seen = Seen(monkeypatch)
+    assert train(1.0)["damping"] == pytest.approx(max(0.85**12, 2 / B))
+    assert train(1.0, steps=2)["damping"] > Model().measured and not seen.found
+
+
 def test_a_calibration_that_makes_no_sense() -> None:
     with pytest.raises(ValueError, match=r"Model\(calibration=1.5\) must lie in \[0, 1\]"):
         Model(calibration=1.5)
