@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
+import equations
 import pytest
-from equations import Equations, main
+from equations import Equations
 from rich.console import Console
 
 from ocnopt_lab.errors import LabError
@@ -41,4 +43,6 @@ def test_what_cannot_be_is_one_sentence(apart: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(LabError, match="--seconds is 0; it must be positive"):
         replace(BENCH, seconds=0.0).run(Console(quiet=True))
     monkeypatch.setattr("sys.argv", ["equations", "--equations", "wave"])
-    assert main() == 2
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(equations.__file__, run_name="__main__")
+    assert left.value.code == 2

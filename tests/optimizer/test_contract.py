@@ -20,7 +20,6 @@ from optimizer_cases import (
     TinyTransformer,
     batch,
     build,
-    distance,
     hooks_of,
     mlp,
     one_step,
@@ -37,6 +36,7 @@ from torch.nn import functional as F
 
 from ocnopt import OCNOpt
 from ocnopt.curvature import TABLE, Curvature
+from ocnopt_lab.acceptance.run import distance
 
 every_curvature = pytest.mark.parametrize("curvature", CURVATURES)
 every_method = pytest.mark.parametrize(("curvature", "search"), METHODS)
