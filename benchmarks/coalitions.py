@@ -16,11 +16,14 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from curves import draw, steps_of
-from runner import Run
+from colours import style
 from scipy.stats import bootstrap
 from study import Study
-from tables import Result, at_once, by_method, cell, heading, machines, number
+
+from ocnopt_lab.optimizers import OptimizerConfig
+from ocnopt_lab.studies.curves import draw
+from ocnopt_lab.studies.runner import Run
+from ocnopt_lab.studies.summaries import Result, at_once, by_method, cell, heading, machines, number, steps_of
 
 GAMES = {
     "nash-last": ("feedback-nash", "last"),
@@ -40,7 +43,7 @@ PAIRS = (
 _RULE = "|---|---:|---:|---:|---:|---:|---:|"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Coalitions(Study):
     """Games of layers that share a stage."""
 
@@ -54,9 +57,9 @@ class Coalitions(Study):
     train_samples: int | None = 30000
     out: Path = Path("runs/coalitions")
 
-    def methods(self) -> dict[str, tuple[str, ...]]:
-        games = {name: ("--optimizer.game", game, "--optimizer.alignment", at) for name, (game, at) in GAMES.items()}
-        return {**super().methods(), "no-game": (), **games}
+    def methods(self) -> dict[str, OptimizerConfig]:
+        games = {name: OptimizerConfig(game=game, alignment=at) for name, (game, at) in GAMES.items()}
+        return {**super().methods(), "no-game": OptimizerConfig(), **games}
 
     def text(self, results: Sequence[Result], runs: Sequence[Run]) -> str:
         trained, scored = self.train_samples or "all", self.eval_samples or "all"
@@ -72,7 +75,7 @@ class Coalitions(Study):
             methods = by_method(results, problem)
             own = [run for run in runs if run.problem == problem]
             blocks += [f"**{problem}**", table(methods, own), comparisons(methods)]
-        draw(self.out / "curves.png", [run for run in runs if run.summary() is not None])
+        draw(self.out / "curves.png", [run for run in runs if run.summary() is not None], style)
         return "\n\n".join(blocks) + "\n"
 
 

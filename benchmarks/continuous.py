@@ -15,22 +15,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from curves import draw, median_curves, steps_of, style
+from colours import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from runner import Run
 from study import Study
-from tables import OURS, Result, at_once, by_method, cell, heading, machines
+from tables import OURS
 
 from ocnopt_lab.errors import writing
+from ocnopt_lab.optimizers import OptimizerConfig
 from ocnopt_lab.runs.axes import plain
+from ocnopt_lab.studies.curves import draw, median_curves
+from ocnopt_lab.studies.runner import Run
+from ocnopt_lab.studies.summaries import Result, at_once, by_method, cell, heading, machines, steps_of
 
 TARGET = 0.6
 """Share of Adam's time in which OCNOpt is to reach Adam's final loss."""
 _RULE = "|---|---:|---:|---:|---:|---:|---:|---:|"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Continuous(Study):
     """Neural ODEs and flows."""
 
@@ -48,10 +51,9 @@ class Continuous(Study):
     """Learning rates of SGD with momentum 0.9; each falls linearly to zero."""
     out: Path = Path("runs/continuous")
 
-    def methods(self) -> dict[str, tuple[str, ...]]:
-        sgd = {f"sgd-{lr:g}": ("--optimizer.name", "sgd", "--optimizer.lr", repr(lr)) for lr in self.sgd_lrs}
-        momentum = ("--optimizer.momentum", "0.9")
-        return {OURS: (), **super().methods(), **{name: (*options, *momentum) for name, options in sgd.items()}}
+    def methods(self) -> dict[str, OptimizerConfig]:
+        sgd = {f"sgd-{lr:g}": OptimizerConfig("sgd", lr=lr, momentum=0.9) for lr in self.sgd_lrs}
+        return {OURS: OptimizerConfig(), **super().methods(), **sgd}
 
     def text(self, results: Sequence[Result], runs: Sequence[Run]) -> str:
         note = (
@@ -69,7 +71,7 @@ class Continuous(Study):
             blocks += [f"**{problem}**", table(methods, own), *verdict(methods, own, shares)]
         blocks.append(overall(shares))
         done = [run for run in runs if run.summary() is not None]
-        draw(self.out / "curves.png", done)
+        draw(self.out / "curves.png", done, style)
         draw_evaluations(self.out / "evaluations.png", done)
         return "\n\n".join(blocks) + "\n"
 

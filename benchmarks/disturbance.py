@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from runner import Run
 from study import Study
-from tables import Result, by_method, circumstances, number
+from tables import circumstances
+
+from ocnopt_lab.optimizers import OptimizerConfig
+from ocnopt_lab.studies.runner import Run
+from ocnopt_lab.studies.summaries import Result, by_method, number
 
 VALUES = ("per-sample", "robust")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Disturbance(Study):
     """A fixed step with and without an adversary on the state, over learning rates."""
 
@@ -35,13 +38,9 @@ class Disturbance(Study):
     epochs: int | None = 8
     out: Path = Path("runs/disturbance")
 
-    def methods(self) -> dict[str, tuple[str, ...]]:
-        fixed = ("--optimizer.curvature", "rmsprop", "--optimizer.search", "fixed")
-        return {
-            f"{value}-{lr:g}": (*fixed, "--optimizer.value", value, "--optimizer.lr", repr(lr))
-            for lr in self.lrs
-            for value in VALUES
-        }
+    def methods(self) -> dict[str, OptimizerConfig]:
+        fixed = OptimizerConfig(curvature="rmsprop", search="fixed")
+        return {f"{value}-{lr:g}": replace(fixed, value=value, lr=lr) for lr in self.lrs for value in VALUES}
 
     def text(self, results: Sequence[Result], runs: Sequence[Run]) -> str:
         note = "Training losses, the seeds in order, and in brackets their median."

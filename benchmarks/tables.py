@@ -2,62 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from statistics import median
 from typing import Any
 
-from runner import Run
-
-from ocnopt_lab import problems
+from ocnopt_lab.studies.summaries import Result, at_once, by_method, cell, heading, machines, many, number
 from ocnopt_lab.tasks import Classification, Measure
 
 OURS = "ocnopt"
-ACCURACY = Classification.measure
 _RULE = "|---|---|---:|---|---:|---:|---:|---:|"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the tables need of one run; the loss of a diverged run is infinite. `test_score` is that of the measure."""
-
-    problem: str
-    method: str
-    seed: int
-    train_loss: float
-    test_score: float
-    seconds: float
-    seconds_per_step: float
-    diverged: bool
-    environment: dict[str, Any]
-    measure: Measure = ACCURACY
-
-
-def results_of(runs: Sequence[Run]) -> list[Result]:
-    """Of the runs that are complete."""
-    pairs = [(run, summary) for run in runs if (summary := run.summary()) is not None]
-    return [_result(run, summary) for run, summary in pairs]
-
-
-def _result(run: Run, summary: dict[str, Any]) -> Result:
-    loss = summary["train_loss"]
-    diverged = summary["status"] == "diverged" or loss is None
-    measure = problems.get(run.problem).task.measure
-    score = summary[measure.column]
-    return Result(
-        problem=run.problem,
-        method=run.method,
-        seed=run.seed,
-        train_loss=math.inf if diverged else loss,
-        test_score=measure.worst if score is None else score,
-        seconds=summary["seconds"],
-        seconds_per_step=summary["seconds_per_step"],
-        diverged=diverged,
-        environment=summary["environment"],
-        measure=measure,
-    )
 
 
 def page(results: Sequence[Result], seeds: int, command: str, jobs: int) -> str:
@@ -68,27 +23,10 @@ def page(results: Sequence[Result], seeds: int, command: str, jobs: int) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def by_method(results: Sequence[Result], problem: str) -> dict[str, list[Result]]:
-    """The runs of one problem, seeds in order."""
-    mine = [result for result in results if result.problem == problem]
-    names = dict.fromkeys(result.method for result in mine)
-    return {name: sorted((x for x in mine if x.method == name), key=lambda x: x.seed) for name in names}
-
-
 def _table(methods: dict[str, list[Result]]) -> str:
     measure = next(iter(methods.values()))[0].measure
     header = f"| method | training loss | median | {heading(measure)} | median | seconds | ms/step | diverged |"
     return "\n".join([header, _RULE, *(_line(name, runs) for name, runs in methods.items())])
-
-
-def heading(measure: Measure) -> str:
-    """The measure above a column, with the unit that `cell` leaves out."""
-    return f"{measure.label}, %" if measure.format.endswith("%") else measure.label
-
-
-def cell(measure: Measure, value: float) -> str:
-    """A score without its unit."""
-    return measure.text(value).removesuffix("%").replace("not finite", "∞")
 
 
 def _line(name: str, runs: list[Result]) -> str:
@@ -107,10 +45,6 @@ def _line(name: str, runs: list[Result]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def number(loss: float) -> str:
-    return f"{loss:.4f}" if math.isfinite(loss) else "∞"
-
-
 @dataclass(frozen=True)
 class Verdict:
     """Medians over the seeds: OCNOpt's against the lowest loss and the best test score of any of Adam's rates."""
@@ -121,7 +55,7 @@ class Verdict:
     rival: str
     score: float
     rival_score: float
-    measure: Measure = ACCURACY
+    measure: Measure = Classification.measure
 
     @property
     def loss_below(self) -> bool:
@@ -154,7 +88,7 @@ def _verdict(results: Sequence[Result], problem: str, seeds: int) -> str:
     worse, measure = "not worse" if found.score_not_worse else "worse", found.measure
     best = "highest" if measure.best is max else "lowest"
     return (
-        f"Medians over {_many(seeds, 'seed')}: OCNOpt's training loss is **{below}** that of the best Adam "
+        f"Medians over {many(seeds, 'seed')}: OCNOpt's training loss is **{below}** that of the best Adam "
         f"({number(found.loss)} against {number(found.rival_loss)}, {found.rival}), its {measure.label} is "
         f"**{worse}** than the {best} of any of Adam's rates ({measure.text(found.score)} against "
         f"{measure.text(found.rival_score)})."
@@ -171,33 +105,14 @@ def circumstances(results: Sequence[Result], jobs: int) -> str:
     return f"{note}\n\n{machines(results)}"
 
 
-def at_once(jobs: int) -> str:
-    return f"{jobs} runs at a time" if jobs > 1 else "one run at a time"
-
-
-def machines(results: Sequence[Result]) -> str:
-    """Hardware and versions; one line per distinct machine."""
-    return "\n\n".join(dict.fromkeys(_machine(result.environment) for result in results))
-
-
-def _machine(env: dict[str, Any]) -> str:
-    versions = f"Python {env['python']}, torch {env['torch']}, ocnopt {env['ocnopt']}"
-    system = env["system"].split("-")[0]
-    return f"{env['cpu']}, {env['cores']} cores, {_many(env['threads'], 'thread')} per run, {system}; {versions}."
-
-
-def _many(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
 def to_json(results: Sequence[Result], seeds: int, command: str) -> dict[str, Any]:
     """All numbers and the verdicts."""
     names = dict.fromkeys(result.problem for result in results)
     found = [answer for name in names if (answer := verdict(results, name, seeds))]
     told = [{**_plain(x), "loss_below": x.loss_below, "score_not_worse": x.score_not_worse} for x in found]
-    return {"command": command, "runs": [_plain(result) for result in results], "verdicts": told}
+    return {"command": command, "runs": [result.to_dict() for result in results], "verdicts": told}
 
 
-def _plain(record: Result | Verdict) -> dict[str, Any]:
+def _plain(record: Verdict) -> dict[str, Any]:
     """For JSON; the measure by its words."""
     return {**asdict(record), "measure": record.measure.label}

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import Run
 from study import Study
-from tables import Result, page
+from tables import page
+
+from ocnopt_lab.optimizers import OptimizerConfig
+from ocnopt_lab.studies.runner import Run
+from ocnopt_lab.studies.summaries import Result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ThreeEpochs(Study):
     """OCNOpt without a learning rate against Adam swept over three."""
 
@@ -29,8 +32,8 @@ class ThreeEpochs(Study):
     epochs: int | None = 3
     out: Path = Path("runs/three-epochs")
 
-    def methods(self) -> dict[str, tuple[str, ...]]:
-        return {"ocnopt": (), **super().methods()}
+    def methods(self) -> dict[str, OptimizerConfig]:
+        return {"ocnopt": OptimizerConfig(), **super().methods()}
 
     def text(self, results: Sequence[Result], runs: Sequence[Run]) -> str:
         return page(results, len(self.seeds), self.command(), self.jobs)

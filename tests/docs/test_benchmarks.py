@@ -15,11 +15,13 @@ from coalitions import Coalitions, compared
 from disturbance import Disturbance
 from pages import insert
 from rich.console import Console
-from runner import Estimate, Run
-from tables import Result, page, verdict
+from tables import page, verdict
 from three_epochs import ThreeEpochs
 
 from ocnopt_lab.errors import LabError
+from ocnopt_lab.runs.config import RunConfig
+from ocnopt_lab.studies.runner import Estimate, Run
+from ocnopt_lab.studies.summaries import Result
 
 ENVIRONMENT = {"cpu": "x", "cores": 2, "threads": 1, "system": "Linux-6", "python": "3", "torch": "2", "ocnopt": "0"}
 
@@ -68,31 +70,35 @@ def test_profile_is_put_into_the_page_without_its_title(tmp_path: Path) -> None:
 
 
 def test_all_methods_of_a_seed_come_before_the_next_seed() -> None:
-    plan = ThreeEpochs(("wine-fcn", "digits-fcn"), (0, 1), (1e-2,)).plan()
+    plan = ThreeEpochs(problems=("wine-fcn", "digits-fcn"), seeds=(0, 1), adam_lrs=(1e-2,)).plan()
     assert [run.seed for run in plan] == [0, 0, 0, 0, 1, 1, 1, 1]
     assert [run.method for run in plan] == ["ocnopt", "adam-0.01"] * 4
 
 
 def test_runs_are_done_once(apart: Path) -> None:
     (apart / "page.md").write_text("<!-- begin:three-epochs -->\n<!-- end:three-epochs -->\n")
-    bench = ThreeEpochs(("wine-fcn",), (0,), (1e-2,), epochs=1, jobs=2, out=Path("r"), write=Path("page.md"))
+    bench = ThreeEpochs(
+        problems=("wine-fcn",), seeds=(0,), adam_lrs=(1e-2,), epochs=1, jobs=2, out=Path("r"), write=Path("page.md")
+    )
     assert bench.run(Console(quiet=True)) == 0
     assert "Medians over 1 seed" in (apart / "page.md").read_text()
     times = {path: path.stat().st_mtime_ns for path in Path("r").glob("*/summary.json")}
     assert len(times) == 2 and bench.run(Console(quiet=True)) == 0
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert len(json.loads(Path("r/results.json").read_text())["runs"]) == 2
-    with pytest.raises(LabError, match="other --epochs"):
-        ThreeEpochs(("wine-fcn",), (0,), (1e-2,), epochs=2, out=Path("r")).run(Console(quiet=True))
+    with pytest.raises(LabError, match="other options"):
+        ThreeEpochs(problems=("wine-fcn",), seeds=(0,), adam_lrs=(1e-2,), epochs=2, out=Path("r")).run(
+            Console(quiet=True)
+        )
 
 
 def test_the_command_names_what_decides_numbers_only() -> None:
-    bench = ThreeEpochs(("wine-fcn",), seeds=(4,), out=Path("elsewhere"), data_dir=Path("data"))
+    bench = ThreeEpochs(problems=("wine-fcn",), seeds=(4,), out=Path("elsewhere"), data_dir=Path("data"))
     assert bench.command() == "python benchmarks/three_epochs.py --problems wine-fcn --seeds 4"
 
 
 def test_time_left_uses_the_nearest_run_that_is_known() -> None:
-    one, two = (Run("p", method, 0, Path("nowhere"), (), 3) for method in ("ocnopt", "adam-1"))
+    one, two = (Run(name, RunConfig("p", 3, 8), Path("nowhere")) for name in ("ocnopt", "adam-1"))
     estimate = Estimate(jobs=2)
     assert estimate.left([one], {}) is None
     estimate.finished(one, 30.0)
@@ -118,7 +124,7 @@ def test_games_are_compared_seed_by_seed() -> None:
 
 
 def test_studies_of_games_leave_tables_and_a_picture(apart: Path) -> None:
-    bench = Coalitions(("digits-fcn",), (0,), (1e-2,), epochs=1, jobs=2, out=Path("r"))
+    bench = Coalitions(problems=("digits-fcn",), seeds=(0,), adam_lrs=(1e-2,), epochs=1, jobs=2, out=Path("r"))
     bench = replace(bench, eval_samples=100, train_samples=200)
     with mock.patch.dict(coalitions.GAMES, clear=True):
         assert bench.run(Console(quiet=True)) == 0

@@ -14,6 +14,7 @@ from ocnopt_lab import problems
 from ocnopt_lab.errors import FAILED, INTERRUPTED, LabError
 from ocnopt_lab.optimizers import OptimizerConfig
 from ocnopt_lab.runs import curves, folder
+from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.folder import Row
 from ocnopt_lab.runs.interrupt import Interrupt
 from ocnopt_lab.runs.report import table
@@ -61,11 +62,9 @@ class Demo:
             raise LabError(f"The run {config.label} ended with exit code {code}.", FAILED)
 
     def _command(self, config: OptimizerConfig, epochs: int) -> list[str]:
-        command = [sys.executable, "-m", "ocnopt_lab", "train", _PROBLEM, "--quiet", "--threads", "1"]
-        command += ["--epochs", str(epochs), "--seed", str(self.seed), "--optimizer.name", config.name]
-        for key, value in config.given().items():
-            command += [f"--optimizer.{key.replace('_', '-')}", str(value)]
-        return command
+        problem = problems.get(_PROBLEM)
+        run = RunConfig(_PROBLEM, epochs, problem.batch_size, config, seed=self.seed, threads=1)
+        return [sys.executable, "-m", "ocnopt_lab", "train", *run.arguments(), "--quiet"]
 
     def _report(self, console: Console, out: Path) -> None:
         paths = [out / config.label for config in _CONTENDERS.values()]

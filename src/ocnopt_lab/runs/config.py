@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,12 @@ class RunConfig:
         """Plain values for JSON."""
         return asdict(self)
 
+    def arguments(self) -> list[str]:
+        """The words behind `ocnopt train` that lead to this configuration."""
+        own = {key: value for key, value in vars(self).items() if key not in ("problem", "optimizer")}
+        chosen = {f"optimizer.{key}": value for key, value in vars(self.optimizer).items()}
+        return [self.problem, *words({**own, **chosen})]
+
     @staticmethod
     def from_dict(values: dict[str, Any], source: Path) -> RunConfig:
         """The inverse of `to_dict`; `source` is named where the values do not fit."""
@@ -48,3 +55,13 @@ class RunConfig:
             return RunConfig(**{**values, "optimizer": OptimizerConfig(**options)})
         except (KeyError, TypeError) as error:
             raise LabError(f"{source} is not the configuration of a run ({error}).") from error
+
+
+def words(options: Mapping[str, Any]) -> list[str]:
+    """Options as they are typed; those that are None are left out, several values of one follow each other."""
+    typed: list[str] = []
+    for name, value in options.items():
+        if value is not None:
+            values = value if isinstance(value, tuple) else (value,)
+            typed += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return typed

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from runner import Run
 
 from ocnopt_lab.errors import writing
-from ocnopt_lab.runs import folder
 from ocnopt_lab.runs.axes import plain
-
-# Okabe and Ito's palette; rivals are cool or grey.
-COLOURS = {
-    "adam-0.001": "#9BB8D3",
-    "adam-0.003": "#0072B2",
-    "adam-0.01": "#56B4E9",
-    "adam-0.03": "#7B6BB5",
-    "sgd-0.03": "#C4C4C4",
-    "sgd-0.1": "#9A9A9A",
-    "sgd-0.3": "#666666",
-    "ocnopt": "#D55E00",
-    "no-game": "#000000",
-    "nash-last": "#009E73",
-    "cooperative-first": "#E69F00",
-    "cooperative-last": "#D55E00",
-    "cooperative-bandit": "#8B1A1A",
-}
+from ocnopt_lab.studies.runner import Run
+from ocnopt_lab.studies.summaries import steps_of
 
 LOSSES = ("step", "seconds", "loss")
+Style = Callable[[str], dict[str, Any]]
+"""Method → how matplotlib draws its line."""
 
 
-def draw(path: Path, runs: Sequence[Run]) -> None:
+def draw(path: Path, runs: Sequence[Run], style: Style) -> None:
     """Loss of the batches, medians over the seeds, against steps and seconds; a row per problem."""
     names = list(dict.fromkeys(run.problem for run in runs))
     figure = Figure(figsize=(11, 0.8 + 4 * len(names)), layout="constrained")
@@ -53,12 +37,6 @@ def draw(path: Path, runs: Sequence[Run]) -> None:
         figure.savefig(path, dpi=130)
 
 
-def style(method: str) -> dict[str, Any]:
-    """Rivals have thin lines."""
-    width = 1.3 if method.startswith(("adam", "sgd")) else 2.0
-    return {"color": COLOURS.get(method, "#333333"), "linewidth": width}
-
-
 def median_curves(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     """Per method the medians over its runs of these entries, group of steps by group of steps."""
     curves = {}
@@ -67,9 +45,3 @@ def median_curves(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, dict[st
         shortest = min(map(len, own))
         curves[method] = {key: np.median([[r[key] for r in rows[:shortest]] for rows in own], axis=0) for key in keys}
     return curves
-
-
-def steps_of(run: Run) -> list[folder.Row]:
-    """The rows of groups of steps; a loss that is not finite is infinite."""
-    rows = [row for row in folder.read_rows(run.path / folder.METRICS) if row["kind"] == "steps"]
-    return [{**row, "loss": math.inf if row["loss"] is None else row["loss"]} for row in rows]

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ocnopt_lab import problems
 from ocnopt_lab.errors import FAILED, INTERRUPTED, LabError, writing
 from ocnopt_lab.runs import checkpoint, folder
+from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.interrupt import Interrupt
 
 _POLL = 0.3  # seconds
@@ -26,14 +27,24 @@ _POLL = 0.3  # seconds
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: `options` are those of `ocnopt train` beyond problem, seed and the common ones."""
+    """One training run of a study: its place in the study, and all that decides its numbers.
 
-    problem: str
+    rate: the learning rate, where the study sweeps it.  knob: the value of whatever else the study varies.
+    """
+
     method: str
-    seed: int
+    config: RunConfig
     path: Path
-    options: tuple[str, ...]
-    epochs: int
+    rate: float | None = None
+    knob: float | str | None = None
+
+    @property
+    def problem(self) -> str:
+        return self.config.problem
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
 
     @property
     def log(self) -> Path:
@@ -50,7 +61,7 @@ class Run:
     def fraction(self) -> float:
         """How much of the run is done, by its metrics file."""
         try:
-            return json.loads((self.path / folder.METRICS).read_text().splitlines()[-1])["epoch"] / self.epochs
+            return json.loads((self.path / folder.METRICS).read_text().splitlines()[-1])["epoch"] / self.config.epochs
         except (OSError, ValueError, IndexError, KeyError):
             return 0.0
 
@@ -59,7 +70,7 @@ class Run:
         start = [sys.executable, "-m", "ocnopt_lab", "train", "--quiet"]
         if checkpoint.newest(self.path):
             return [*start, "--resume", str(self.path)]
-        return [*start, self.problem, "--seed", str(self.seed), "--out", str(self.path), *self.options]
+        return [*start, *self.config.arguments(), "--out", str(self.path)]
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Starts the process; a folder without a checkpoint holds nothing to go on with and is made anew."""
