@@ -18,11 +18,13 @@ from torch import Tensor
 
 from ocnopt_lab.equations import EQUATIONS
 from ocnopt_lab.equations.equation import values
-from ocnopt_lab.equations.methods import Mark, methods, train
-from ocnopt_lab.equations.pictures import draw, draw_curves
+from ocnopt_lab.equations.methods import methods, train
+from ocnopt_lab.equations.pictures import draw
 from ocnopt_lab.errors import LabError, exit_code, writing
 from ocnopt_lab.runs.environment import describe
 from ocnopt_lab.runs.folder import write_json
+from ocnopt_lab.timed import Mark
+from ocnopt_lab.timed.curves import draw_curves
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Equations:
         points = equation.grid()
         found = {method: self.found(name, method, seed, points) for method in ("ocnopt", rival)}
         draw(self.out / f"{name}-{seed}.png", equation, equation.solution(points), found)
-        draw_curves(self.out / f"{name}-{seed}-errors.png", equation.title, marks)
+        draw_curves(self.out / f"{name}-{seed}-errors.png", equation.title, marks, "error")
 
     def found(self, name: str, method: str, seed: int, points: Tensor) -> Tensor:
         model = EQUATIONS[name].model(seed)

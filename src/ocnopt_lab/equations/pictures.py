@@ -1,4 +1,4 @@
-"""Pictures of a solution, of what each method has made of it, and of the errors over time."""
+"""Pictures of a solution and of what each method has made of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .equation import Equation
-from .methods import Mark
+from ocnopt_lab.timed.curves import TINY
 
-TINY = 1e-12
-"""Errors below are drawn here."""
+from .equation import Equation
 
 
 def draw(path: Path, equation: Equation, exact: Tensor, found: Mapping[str, Tensor]) -> None:
@@ -72,16 +70,3 @@ def image(axis: Axes, equation: Equation, values: np.ndarray, title: str, **opti
 def bounds(errors: Mapping[str, np.ndarray]) -> tuple[float, float]:
     """From the smallest 2 % of any method up to the largest error."""
     return min(float(np.quantile(e, 0.02)) for e in errors.values()), max(float(e.max()) for e in errors.values())
-
-
-def draw_curves(path: Path, title: str, marks: Mapping[str, Sequence[Mark]]) -> None:
-    """Relative error over seconds."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axis = figure.subplots()
-    for name, found in marks.items():
-        style = {"lw": 2.5, "color": "k"} if name == "ocnopt" else {"lw": 1.2}
-        axis.plot([m.seconds for m in found], [max(m.error, TINY) for m in found], label=name, **style)
-    axis.set(xlabel="seconds", ylabel="relative L² error", title=title, xscale="log", yscale="log")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)

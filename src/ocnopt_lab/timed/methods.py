@@ -1,0 +1,104 @@
+"""Ways to train: each takes one step at a turn, and ends where it has nothing left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from ocnopt import OCNOpt
+from ocnopt.core.acceptance import LevenbergMarquardt
+
+from .clock import Clock
+from .fit import Fit
+
+Method = Callable[[Fit, Clock], Iterator[None]]
+
+ADAM_SHARE = 0.5
+"""Of the seconds, before L-BFGS takes over."""
+
+
+def coupled(fit: Fit, clock: Clock) -> Iterator[None]:
+    """All samples: coupled, exact Gauss-Newton, Levenberg-Marquardt; until it has converged."""
+    search = LevenbergMarquardt(smallest=1e-16)
+    optimizer = OCNOpt(fit.model, curvature="sgd", value="coupled", terminal="gauss-newton", search=search)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss, output = fit.forward()
+        optimizer.backward(loss, output)
+        return loss
+
+    while True:
+        optimizer.step(closure)
+        yield
+        outcome = optimizer.last_step
+        if outcome is not None and outcome.reason.startswith("converged"):
+            return
+
+
+def ekfac(fit: Fit, clock: Clock) -> Iterator[None]:
+    """Parts of the samples: OCNOpt as it is when nothing is said, its rate falling linearly to zero."""
+    optimizer = OCNOpt(fit.model, seed=fit.seed)
+    (group,) = optimizer.param_groups
+    lr = group["lr"]
+    for rows in fit.batches():
+        group["lr"] = lr * max(0.0, 1 - clock.share)
+        optimizer.zero_grad()
+        loss, output = fit.forward(rows)
+        optimizer.backward(loss, output)
+        optimizer.step()
+        yield
+
+
+def adam(lr: float, until: float = 1.0, kind: type[torch.optim.Adam] = torch.optim.Adam) -> Method:
+    """Parts of the samples; the rate falls linearly to zero over the share of the time that it has."""
+
+    def steps(fit: Fit, clock: Clock) -> Iterator[None]:
+        optimizer = kind(fit.model.parameters(), lr=lr, fused=True)
+        for rows in fit.batches():
+            if clock.share >= until:
+                return
+            optimizer.param_groups[0]["lr"] = lr * (1 - clock.share / until)
+            optimizer.zero_grad()
+            fit.forward(rows)[0].backward()
+            optimizer.step()
+            yield
+
+    return steps
+
+
+def lbfgs(fit: Fit, clock: Clock) -> Iterator[None]:
+    """All samples: strong Wolfe conditions, ten iterations at a time; until it moves no more."""
+    optimizer = torch.optim.LBFGS(
+        fit.model.parameters(),
+        max_iter=10,
+        history_size=100,
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss, _ = fit.forward()
+        loss.backward()
+        return loss
+
+    while True:
+        before = torch.nn.utils.parameters_to_vector(fit.model.parameters()).detach().clone()
+        optimizer.step(closure)
+        yield
+        if torch.equal(before, torch.nn.utils.parameters_to_vector(fit.model.parameters())):
+            return
+
+
+def then_lbfgs(lr: float, kind: type[torch.optim.Adam] = torch.optim.Adam) -> Method:
+    """Adam for ``ADAM_SHARE`` of the seconds, then L-BFGS."""
+
+    def steps(fit: Fit, clock: Clock) -> Iterator[None]:
+        yield from adam(lr, ADAM_SHARE, kind)(fit, clock)
+        yield from lbfgs(fit, clock)
+
+    return steps
