@@ -250,4 +250,5 @@ def stage_of(turn: Turn, boundary: Boundary, samples: Samples) -> Stage:
         boundary.C.shape[-1],
         label=turn.seat.path,
         ranks=boundary.ranks,
+        seen=getattr(turn.metric, "seen", None),
     )

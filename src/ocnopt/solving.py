@@ -137,7 +137,7 @@ class Solver:
             if turn.kronecker and isinstance(curvature, Kronecker):
                 turn.metric = curvature.metric(turn.player, turn.state, damping, scale[0])  # type: ignore[arg-type]
             else:
-                turn.metric = diagonal_metric(rule, turn, scale)
+                turn.metric = diagonal_metric(rule, turn, scale).guarded(self.value.faint)
 
     def play(self, turns: Sequence[Turn], boundary: Boundary, clock: Clock) -> Played:
         """Steps of all turns with feedback, from the passes of the core."""

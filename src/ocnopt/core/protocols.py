@@ -8,6 +8,7 @@ Two primitives per layer type, nothing else is ever formed (DESIGN, section 2):
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -16,6 +17,13 @@ from .trajectory import Call
 
 Params = tuple[Tensor, ...]
 """One tensor per trainable parameter of a player, in the order of ``Player.names``."""
+
+
+def masked(d: Params, seen: Sequence[Tensor | None] | None) -> Params:
+    """d times the masks of its parameters; None stands for all of them, and for a parameter that is seen whole."""
+    if seen is None:
+        return d
+    return tuple(x if mask is None else x * mask.to(x) for x, mask in zip(d, seen, strict=True))
 
 
 class Player(Protocol):

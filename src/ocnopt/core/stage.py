@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .protocols import Params, Player
+from .protocols import Params, Player, masked
 from .ranks import ALONE, Ranks
 from .trajectory import Call
 
@@ -66,6 +66,7 @@ class Stage:
     previous: the last step taken, where the heavy ball counts it; None otherwise.
     rank: number of columns of the terminal factor.
     ranks: the processes that share the batch.
+    seen: for every parameter a mask of what the feedback may steer, None for all of it.
     """
 
     player: Player
@@ -77,6 +78,7 @@ class Stage:
     previous: Params | None = None
     label: str = ""
     ranks: Ranks = ALONE
+    seen: Sequence[Tensor | None] | None = None
 
     @property
     def precision(self) -> torch.dtype:
@@ -106,7 +108,7 @@ class Stage:
 
     def pull(self, c: Tensor) -> Params:
         """Σ_i f_θᵀ Y_i c_i for weights c (N, r), over the samples of all ranks."""
-        return self.ranks.total(*self.local_pull(c))
+        return masked(self.ranks.total(*self.local_pull(c)), self.seen)
 
     def local_pull(self, c: Tensor) -> Params:
         """``pull`` over the samples of this process."""

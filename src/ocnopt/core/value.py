@@ -34,6 +34,11 @@ class Value(Protocol):
         """Whether a part of the batch can stand for all of it."""
         ...
 
+    @property
+    def faint(self) -> float:
+        """Below which fraction of their layer's root-mean-square gradients those of a bias count as rounding."""
+        ...
+
     def start(self, C: Tensor, samples: Samples) -> tuple[Tensor, Samples]:
         """Terminal core and sample layout from the per-sample blocks C (N, r, r)."""
         ...
@@ -64,6 +69,7 @@ class PerSample:
     """
 
     by_sample = True
+    faint = 1e-3
 
     def meet(self, stage: Stage, C: Tensor, a: Tensor | None, own: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return C, a
@@ -112,6 +118,7 @@ class Coupled:
     """C (R, R), R = N·r: exact for the batch, since −(κJᵀHJ + M)⁻¹g is one solve for all samples."""
 
     by_sample = False
+    faint = 1e-6  # exact otherwise
 
     def meet(self, stage: Stage, C: Tensor, a: Tensor | None, own: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return C, a

@@ -7,34 +7,46 @@ for matrix players, M⁻¹ = (rotate back) ∘ D ∘ (rotate).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..core.protocols import MatrixPlayer, Params
+from ..core.protocols import MatrixPlayer, Params, masked
 from ..linalg.kronecker import product, rotate, rotate_back
 
 
 @dataclass(frozen=True)
 class DiagonalMetric:
-    """M = diag(m)/scale: a tensor or number m and a number scale for every parameter."""
+    """M = diag(m)/scale: a tensor or number m and a number scale for every parameter.
+
+    seen: for every parameter 1 where the feedback may steer it and 0 where not, None for everywhere; see ``seen_by``.
+    """
 
     m: Sequence[Tensor | float]
     scale: Sequence[float]
+    seen: Sequence[Tensor | None] | None = None
     contains_own_block = False
 
     def solve(self, d: Params) -> Params:
         return tuple(x * s / m for x, m, s in zip(d, self.m, self.scale, strict=True))
 
     def half(self, d: Params) -> Params:
-        return tuple(x * inverse.to(x).sqrt() for x, inverse in zip(d, self.inverses(), strict=True))
+        return tuple(x * inverse.to(x).sqrt() for x, inverse in zip(d, self.steering(), strict=True))
 
     def inverses(self) -> Params:
         return tuple(doubled(s / m) for m, s in zip(self.m, self.scale, strict=True))
 
+    def guarded(self, faint: float) -> DiagonalMetric:
+        """M that is not steered where it knows next to nothing."""
+        return replace(self, seen=seen_by(self.m, faint))
+
+    def steering(self) -> Params:
+        """The inverses of what the feedback may steer, zero elsewhere."""
+        return masked(self.inverses(), self.seen)
+
     def rotate_rows(self, player: MatrixPlayer, Z: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        full = (x.to(p).expand_as(p) for x, p in zip(self.inverses(), player.parameters, strict=True))
+        full = (x.to(p).expand_as(p) for x, p in zip(self.steering(), player.parameters, strict=True))
         return Z, U, player.to_matrix(tuple(full))
 
 
@@ -134,6 +146,22 @@ class EigenMetric(MatrixMetric):
         Z = Z if self.U_A is None else Z.to(self.S.dtype) @ self.U_A[:, None]
         U = U if self.U_B is None else U.to(self.S.dtype) @ self.U_B[:, None]
         return Z, U, self.D
+
+
+def seen_by(m: Sequence[Tensor | float], faint: float) -> list[Tensor | None] | None:
+    """Which entries of a player's vectors have second moments that are more than rounding, beside its matrix.
+
+    A bias in front of a batch norm has no gradient, so 1/m is as large as ε allows. Its pulls with unequal
+    weights on the samples are not zero all the same, since the norm mixes samples: steered by them it would
+    go anywhere. It takes the open-loop step. None where there is nothing to compare.
+
+    faint: entries of vectors below this times the root mean square over the matrix are not seen.
+    """
+    matrices = [x for x in m if isinstance(x, Tensor) and x.dim() > 1]
+    if not matrices or len(matrices) == len(m):
+        return None
+    floor = faint * torch.stack([x.square().mean() for x in matrices]).max().sqrt()
+    return [(x > floor).to(x.dtype) if isinstance(x, Tensor) and x.dim() == 1 else None for x in m]
 
 
 def doubled(x: Tensor | float) -> Tensor:
