@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import nn, optim
+from tyro.conf import arg
+from tyro.extras import literal_type_from_choices
 
 from ocnopt import OCNOpt
+from ocnopt.core.terminal import Gradient
+from ocnopt_lab.baselines import BASELINES, Kind
 from ocnopt_lab.errors import LabError
 
-Name = Literal["ocnopt", "adam", "adamw", "sgd", "rmsprop"]
 Schedule = Literal["constant", "linear"]
 
-# What is used where the command line says nothing; every other default is the optimizer's own.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "ocnopt": {},
-    "adam": {"lr": 1e-3},
-    "adamw": {"lr": 1e-3},
-    "sgd": {"lr": 0.05, "momentum": 0.9},
-    "rmsprop": {"lr": 1e-3},
+
+def _ours(model: nn.Module, beta: float | None = None, **options: Any) -> optim.Optimizer:
+    """Raises ValueError where β is given to another terminal factor than the one that has it."""
+    if beta is None:
+        return OCNOpt(model, **options)
+    if options.pop("terminal", "gradient") != "gradient":
+        raise ValueError("beta is that of the gradient factor; leave out beta, or choose terminal gradient.")
+    return OCNOpt(model, terminal=Gradient(beta), **options)
+
+
+_CONTROL = {"curvature", "terminal", "beta", "value", "rollout", "search", "feedback", "damping", "game", "alignment"}
+TABLE: dict[str, Kind] = {
+    "ocnopt": Kind(_ours, frozenset(_CONTROL | {"lr", "weight_decay", "momentum", "betas"}), (0.2, 0.35, 0.5, 1.0)),
+    **BASELINES,
 }
-_CLASSES: dict[str, type[optim.Optimizer]] = {
-    "adam": optim.Adam,
-    "adamw": optim.AdamW,
-    "sgd": optim.SGD,
-    "rmsprop": optim.RMSprop,
-}
-_CONTROL = {"curvature", "terminal", "value", "rollout", "search", "feedback", "damping", "game", "alignment"}
-_OPTIONS = {
-    "ocnopt": _CONTROL | {"lr", "weight_decay", "momentum", "betas"},
-    "adam": {"lr", "weight_decay", "betas"},
-    "adamw": {"lr", "weight_decay", "betas"},
-    "sgd": {"lr", "weight_decay", "momentum"},
-    "rmsprop": {"lr", "weight_decay", "momentum"},
-}
+Name = Annotated[str, arg(constructor=literal_type_from_choices(TABLE))]
 
 
 @dataclass(frozen=True)
@@ -44,11 +41,14 @@ class OptimizerConfig:
     name: Name = "ocnopt"
     """Which optimizer."""
     lr: float | None = None
-    """Learning rate. Left out: 1e-3 for adam, adamw and rmsprop, 0.05 for sgd, ocnopt's own for ocnopt."""
+    """Learning rate. Left out: 1e-3 for adam, adamw and rmsprop, 3e-3 for soap, 0.01 for muon, 0.05 for sgd, 0.1 for
+    shampoo and singd, 1 for lbfgs, ocnopt's own for ocnopt."""
     curvature: str | None = None
     """ocnopt: the metric (sgd, rmsprop, adam, kfac, ekfac)."""
     terminal: str | None = None
     """ocnopt: the terminal factor (auto, gradient, true-vs-rest, gauss-newton, fisher)."""
+    beta: float | None = None
+    """ocnopt: β of the gradient terminal factor, the paper's choice; not negative."""
     value: str | None = None
     """ocnopt: the value function (per-sample, coupled, own-gains, robust)."""
     rollout: str | None = None
@@ -66,9 +66,9 @@ class OptimizerConfig:
     weight_decay: float | None = None
     """Weight decay."""
     momentum: float | None = None
-    """Momentum. Left out: 0.9 for sgd."""
+    """Momentum. Left out: 0.9 for sgd and singd."""
     betas: tuple[float, float] | None = None
-    """adam, adamw, ocnopt: decay rates of the moments."""
+    """adam, adamw, soap, ocnopt: decay rates of the moments."""
 
     @property
     def label(self) -> str:
@@ -83,22 +83,27 @@ class OptimizerConfig:
         return given
 
     def options(self) -> dict[str, Any]:
-        """The given options over the defaults of this table."""
-        given = self.given()
-        if foreign := sorted(given.keys() - _OPTIONS[self.name]):
+        """The given options over the defaults of the table."""
+        if self.name not in TABLE:
+            raise LabError(f"There is no optimizer {self.name!r}; choose one of {', '.join(TABLE)}.")
+        kind, given = TABLE[self.name], self.given()
+        if foreign := sorted(given.keys() - kind.options):
             raise LabError(f"The optimizer {self.name} has no option {', '.join(foreign)}; leave it out.")
-        return _DEFAULTS[self.name] | given
+        return {**kind.defaults, **given}
 
 
 def build(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:
     """The optimizer of `config` for all parameters of `model`."""
-    options = config.options()
+    options, kind = config.options(), TABLE[config.name]
     try:
-        if config.name == "ocnopt":
-            return OCNOpt(model, **options)
-        return _CLASSES[config.name](model.parameters(), **options)
+        return kind.make(model, **options)
     except ValueError as error:  # the optimizers' own sentence about a bad value
         raise LabError(f"{config.name}: {error}") from error
+    except ModuleNotFoundError as error:
+        raise LabError(
+            f"The optimizer {config.name} comes from {kind.package}, which is not installed ({error}); "
+            f"`pip install {kind.package}` brings it."
+        ) from error
 
 
 def build_schedule(kind: Schedule, optimizer: optim.Optimizer, steps: int) -> optim.lr_scheduler.LambdaLR:

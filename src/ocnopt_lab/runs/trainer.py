@@ -87,12 +87,18 @@ def train_step(optimizer: optim.Optimizer, evaluate: Callable[[], tuple[Tensor, 
             seen.append((loss, output))
         return loss
 
-    if getattr(getattr(optimizer, "search", None), "needs_closure", False):
+    if needs_closure(optimizer):
         optimizer.step(closure)  # type: ignore[arg-type]
     else:
         closure()
         optimizer.step()
     return seen[0]
+
+
+def needs_closure(optimizer: optim.Optimizer) -> bool:
+    """Whether its step evaluates the loss itself."""
+    told = (getattr(part, "needs_closure", False) for part in (optimizer, getattr(optimizer, "search", None)))
+    return isinstance(optimizer, optim.LBFGS) or any(told)
 
 
 class Trainer:
