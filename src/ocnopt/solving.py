@@ -68,8 +68,17 @@ class Solver:
         playing = [turn for turn in turns if turn.feedback]
         if not playing or not (self.feedback > 0 or self.method.needs_responses):
             return None
-        like = at_least_float32(playing[0].gradients[0])
+        like = playing[0].gradients[0].new_empty(0, dtype=self.precision(playing[0].gradients[0].dtype))
         return boundary_of(playing, capture, self.terminal, like, self.samples)
+
+    @property
+    def jointly(self) -> bool:
+        """Whether one linear system gives the steps of the recursion, with less rounding."""
+        return getattr(self.method, "proximal", False) and isinstance(self.rollout, Linear)
+
+    def precision(self, dtype: torch.dtype) -> torch.dtype:
+        """Of the core. λ is lost in the rounding of a Gram matrix long before small losses of a float32 model are."""
+        return torch.promote_types(dtype, torch.float64 if self.jointly else torch.float32)
 
     def propose(self, turns: Sequence[Turn], boundary: Boundary | None, clock: Clock) -> Played | None:
         """Effective gradients and steps of all turns, in their present metrics."""
@@ -174,10 +183,9 @@ class Solver:
         return self.game.sides(stages, states_of(turns), self.method.damping(clock))
 
     def policy(self, problem: Problem) -> tuple[Sequence[Gain], list[Step]]:
-        """By the recursion; by one linear system where that gives the same steps with less rounding."""
-        if getattr(self.method, "proximal", False) and isinstance(self.rollout, Linear):
+        if self.jointly:
             with self.watch.phase("backward pass"):
-                steps = joint_steps(problem)
+                steps = joint_steps(problem, self.tally)
             return self.watch.gains(problem), steps
         with self.watch.phase("backward pass"):
             gains = backward_pass(problem)
@@ -235,8 +243,3 @@ def zeros(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
 def plainly(turns: Sequence[Turn]) -> torch.autocast:
     """Autocast is for the model, not for the arithmetic of a step."""
     return torch.autocast(turns[0].params[0].device.type, enabled=False)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """An empty tensor on x's device, to say in which precision the core of the value is kept."""
-    return x.new_empty(0, dtype=torch.promote_types(x.dtype, torch.float32))

@@ -104,7 +104,7 @@ def test_small_chunks_really_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 MUTATIONS = {
     "the last chunk is lost": ("products", lambda real: lambda *args: iter(list(real(*args))[:-1])),
     "D is not a square root": ("products", lambda real: lambda r, D, *rest: real(r, D.square(), *rest)),
-    "columns before samples": ("outer_gram", lambda real: lambda X: real(X.transpose(0, 1))),
+    "columns before samples": ("sample_rows", lambda real: lambda X: real(X.transpose(0, 1))),
 }
 
 

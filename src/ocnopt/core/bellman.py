@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -105,14 +106,19 @@ class Gain:
 class Problem:
     """One step's control problem: stages in forward order, the kind of value, and its terminal core C_T.
 
-    C: as made by ``value.start``; None without feedback, where V_xx = 0.
+    blocks: of C_T, (N, r, r), as made by ``value.start``.
     """
 
     stages: Sequence[Stage]
     value: Value
-    C: Tensor
+    blocks: Tensor
     pace: Pace = Pace()
     saturation: Saturation = field(default_factory=lambda: Saturation(bound=None))
+
+    @cached_property
+    def C(self) -> Tensor:
+        """C_T as the value keeps it, where the recursion asks for it."""
+        return self.value.whole(self.blocks)
 
 
 def backward_pass(problem: Problem) -> list[Gain]:

@@ -7,6 +7,7 @@ per sample are formed only where positions must be summed first, in chunks of bo
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,9 @@ from .stage import Stage
 
 CHUNK = 2**24
 """Largest number of elements that a per-sample product may hold at once."""
+
+BLOCK = 512
+"""Rows of a coupled G that are made at once: beside G, two blocks (BLOCK, R) are all that is in memory."""
 
 
 class Rows(NamedTuple):
@@ -49,28 +53,67 @@ def single_sample_gram(Z: Tensor, U: Tensor, D: Tensor | None) -> Tensor:
 
 def coupled_gram(stage: Stage) -> Tensor:
     """G between all samples and columns: (R, R), row n·r + j for sample n, column j."""
+    return summed_gram([stage], stage.precision)
+
+
+def summed_gram(stages: Sequence[Stage], dtype: torch.dtype) -> Tensor:
+    """The sum of the stages' coupled G (R, R), in this precision; half of it is computed."""
+    count = stages[0].samples.count * stages[0].rank
+    G = torch.zeros(count, count, dtype=dtype, device=stages[0].gradient[0].device)
+    for stage in stages:
+        for term in terms(stage):
+            for start in range(0, count, BLOCK):
+                stop = min(start + BLOCK, count)
+                G[start:stop, :stop] += term.block(slice(start, stop), dtype)
+    for start in range(0, count, BLOCK):
+        stop = min(start + BLOCK, count)
+        G[:start, start:stop] = G[start:stop, :start].mT
+    return G
+
+
+class Outer(NamedTuple):
+    """W Wᵀ of per-sample products W (R, n)."""
+
+    W: Tensor
+
+    def block(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        """These rows of G, up to the diagonal."""
+        return self.W[rows].to(dtype) @ self.W[: rows.stop].to(dtype).mT
+
+
+class Hadamard(NamedTuple):
+    """(U Uᵀ) ∘ (Z Zᵀ): one position per sample in a metric that factors.  U (R, n_out), Z (R, n_in)."""
+
+    U: Tensor
+    Z: Tensor
+
+    def block(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        """These rows of G, up to the diagonal."""
+        return Outer(self.U).block(rows, dtype).mul_(Outer(self.Z).block(rows, dtype))
+
+
+def terms(stage: Stage) -> Iterator[Outer | Hadamard]:
+    """Parts that the stage's coupled G is the sum of."""
     if stage.products is not None or not getattr(stage.player, "is_matrix", False):
         W = stage.metric.half(stage.products or stage.sample_products())
-        flat = torch.cat([w.flatten(2) for w in W], dim=-1)
-        return outer_gram(flat)
+        yield Outer(sample_rows(torch.cat([w.flatten(2) for w in W], dim=-1)))
+        return
     rows, D = rotated_rows(stage)
-    if len(rows) == 1 and rows[0].Z.shape[2] == 1:
-        return single_coupled_gram(*rows[0], D)
+    if D is None and len(rows) == 1 and rows[0].Z.shape[2] == 1:
+        yield from (Hadamard(sample_rows(U), Z.repeat_interleave(len(U), 0)) for Z, U in single(*rows[0]))
+        return
     n_out = rows[0].U.shape[-1]
-    return sum(  # type: ignore[return-value]
-        outer_gram(X.flatten(2)) for X in products(rows, D, chunk_of(rows, stage), n_out)
-    )
+    yield from (Outer(sample_rows(X.flatten(2))) for X in products(rows, D, chunk_of(rows, stage), n_out))
 
 
-def single_coupled_gram(Z: Tensor, U: Tensor, D: Tensor | None) -> Tensor:
-    """One position per sample: Γ = (U Uᵀ) ∘ (Z Zᵀ), or Σ_o (u_o u_oᵀ) ∘ (Z D_o Zᵀ) where D does not factor."""
-    Z, U = Z[:, :, 0], U[:, :, :, 0].permute(1, 2, 0, 3)  # (g, N, i), (g, N, r, o)
-    if D is None:
-        return torch.einsum("gnm,gnjo,gmko->njmk", Z @ Z.mT, U, U).flatten(2).flatten(0, 1)
-    total = Z.new_zeros(U.shape[1], U.shape[2], U.shape[1], U.shape[2])
-    for o in range(U.shape[-1]):
-        total += torch.einsum("gnm,gnj,gmk->njmk", (Z * D[:, None, o]) @ Z.mT, U[..., o], U[..., o])
-    return total.flatten(2).flatten(0, 1)
+def single(Z: Tensor, U: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Z (N, n_in) and U (r, N, n_out) of every group, where there is one position."""
+    yield from ((Z[g, :, 0], U[:, g, :, 0]) for g in range(len(Z)))
+
+
+def sample_rows(X: Tensor) -> Tensor:
+    """X (r, N, n) as (R, n), with row n·r + j."""
+    return X.transpose(0, 1).flatten(0, 1)
 
 
 def rotated_rows(stage: Stage) -> tuple[list[Rows], Tensor | None]:
@@ -108,9 +151,3 @@ def products(rows: list[Rows], D: Tensor | None, chunk: int, n_out: int):
         o = slice(start, start + chunk)
         X = sum(torch.einsum("rgnpo,gnpi->rngoi", U[..., o], Z) for Z, U in rows)
         yield X if D is None else X * D[:, o].sqrt()
-
-
-def outer_gram(X: Tensor) -> Tensor:
-    """X Xᵀ for X (r, N, n): (R, R) with row n·r + j."""
-    flat = X.transpose(0, 1).flatten(0, 1)
-    return flat @ flat.mT

@@ -18,35 +18,28 @@ import torch
 from torch import Tensor
 
 from ..linalg.cores import solve_shrunk
+from ..linalg.symmetric import Tally
 from .bellman import Problem
-from .gram import coupled_gram
+from .gram import summed_gram
 from .policy import Step
 from .protocols import Params
 from .stage import Stage, inner, minus, plus
 
 
-def joint_steps(problem: Problem) -> list[Step]:
+def joint_steps(problem: Problem, tally: Tally) -> list[Step]:
     """Steps of all stages, in forward order; the problem's value is coupled, its saturation has no bound."""
-    G = whole_gram(problem.stages)
+    C = problem.blocks
+    G = summed_gram(problem.stages, C.dtype)
     c = coordinates_of(problem)
     rests = remainders(problem.stages, c, G)
-    weights = c.flatten() - problem.C @ response(problem.stages, rests).flatten()
-    x = solve_shrunk(problem.C, G, weights).view_as(c)
+    x = solve_shrunk(C, G, c - (C @ response(problem.stages, rests)[..., None].to(C))[..., 0], tally)
     return [settled(stage, plus(stage.pull(x), rest)) for stage, rest in zip(problem.stages, rests, strict=True)]
-
-
-def whole_gram(stages: Sequence[Stage]) -> Tensor:
-    """G over all stages, (R, R)."""
-    G = coupled_gram(stages[0])
-    for stage in stages[1:]:
-        G += coupled_gram(stage)
-    return G
 
 
 def coordinates_of(problem: Problem) -> Tensor:
     """c: of v in the columns, (N, r); ones where Y = v."""
     stage, c = problem.stages[0], problem.saturation.coordinates
-    return problem.C.new_ones(stage.samples.count, stage.rank) if c is None else c.to(problem.C)
+    return problem.blocks.new_ones(stage.samples.count, stage.rank) if c is None else c.to(problem.blocks)
 
 
 def remainders(stages: Sequence[Stage], c: Tensor, G: Tensor) -> list[Params]:

@@ -87,6 +87,7 @@ def bellman_quadratic(
     b: (m,). R: (m, N, r) responses. C: (N, r, r) terminal core, each row weighted by the samples it
     stands for. overlap: DᵀD, (m, m).
     """
+    R = R.to(C)
     (curvature,) = ranks.total(torch.einsum("anr,nrs,bns->ab", R, C, R))
     return Quadratic(b, curvature + damping * overlap)
 

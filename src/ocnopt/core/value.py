@@ -40,7 +40,11 @@ class Value(Protocol):
         ...
 
     def start(self, C: Tensor, samples: Samples) -> tuple[Tensor, Samples]:
-        """Terminal core and sample layout from the per-sample blocks C (N, r, r)."""
+        """Per-sample blocks of the terminal core (N, r, r), as this value counts samples, and their layout."""
+        ...
+
+    def whole(self, blocks: Tensor) -> Tensor:
+        """The terminal core of these blocks, in the form that the recursion keeps it in."""
         ...
 
     def weigh(self, C: Tensor, x: Tensor) -> Tensor:
@@ -76,6 +80,9 @@ class PerSample:
 
     def start(self, C: Tensor, samples: Samples) -> tuple[Tensor, Samples]:
         return C, samples
+
+    def whole(self, blocks: Tensor) -> Tensor:
+        return blocks
 
     def weigh(self, C: Tensor, x: Tensor) -> Tensor:
         return C[:, 0] * x if C.shape[-1] == 1 else torch.einsum("nrs,ns->nr", C, x)
@@ -126,7 +133,10 @@ class Coupled:
     def start(self, C: Tensor, samples: Samples) -> tuple[Tensor, Samples]:
         if samples.weight is not None:
             C = C * samples.weight[:, None, None]
-        return torch.block_diag(*C), Samples(samples.rows)
+        return C, Samples(samples.rows)
+
+    def whole(self, blocks: Tensor) -> Tensor:
+        return torch.block_diag(*blocks)
 
     def weigh(self, C: Tensor, x: Tensor) -> Tensor:
         return (C @ x.flatten()).view_as(x)

@@ -46,8 +46,12 @@ class DiagonalMetric:
         return masked(self.inverses(), self.seen)
 
     def rotate_rows(self, player: MatrixPlayer, Z: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        full = (x.to(p).expand_as(p) for x, p in zip(self.steering(), player.parameters, strict=True))
-        return Z, U, player.to_matrix(tuple(full))
+        inverses = self.steering()
+        full = (x.to(p).expand_as(p) for x, p in zip(inverses, player.parameters, strict=True))
+        D = player.to_matrix(tuple(full))
+        if all(x.dim() == 0 for x in inverses):  # all outputs have the same row of D, which Z can take along
+            return Z * D[:, None, None, 0].sqrt(), U, None
+        return Z, U, D
 
 
 class MatrixMetric:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .symmetric import symmetrize
+from .symmetric import Tally, symmetrize
 
 
 def shrink(C: Tensor, G: Tensor) -> Tensor:
@@ -20,12 +20,31 @@ def shrink(C: Tensor, G: Tensor) -> Tensor:
     return symmetrize(torch.linalg.solve_ex(eye + C @ G, C)[0])  # not finite where singular, which callers look for
 
 
-def solve_shrunk(C: Tensor, G: Tensor, b: Tensor) -> Tensor:
-    """(I + CG)⁻¹b for symmetric C ⪰ 0, G ⪰ 0 (r, r) and b (r,); a diagonal C costs no product of matrices."""
-    diagonal = C.diagonal()
-    weighed = diagonal[:, None] * G if torch.equal(C, torch.diag(diagonal)) else C @ G
-    weighed.diagonal().add_(1.0)
-    return torch.linalg.solve(weighed, b)
+def solve_shrunk(C: Tensor, G: Tensor, b: Tensor, tally: Tally) -> Tensor:
+    """(I + CG)⁻¹b for C ⪰ 0 of blocks (N, r, r), G ⪰ 0 (N·r, N·r) and b (N, r). G is overwritten.
+
+    A diagonal C = S² > 0 takes one Cholesky factorisation, of I + SGS. Where rounding has made that indefinite, which
+    is counted, and for any other C, it is elimination with pivots.
+    """
+    S = positive_root(C)
+    if S is None:
+        weighed = (C @ G.view(len(C), -1, len(G))).view_as(G)
+        weighed.diagonal().add_(1.0)
+        return torch.linalg.solve(weighed, b.flatten()).view_as(b)
+    A = G.mul_(S.flatten()[:, None]).mul_(S.flatten())
+    A.diagonal().add_(1.0)
+    y = (b / S).view(-1, 1)
+    L, info = torch.linalg.cholesky_ex(A)
+    if bool(info):
+        tally["coupled system not definite"] += 1
+        return S * torch.linalg.solve(A, y).view_as(b)
+    return S * torch.cholesky_solve(y, L).view_as(b)
+
+
+def positive_root(C: Tensor) -> Tensor | None:
+    """√ of the diagonals (N, r) of blocks (N, r, r) that are diagonal and positive; None for others."""
+    diagonal = C.diagonal(dim1=1, dim2=2)
+    return diagonal.sqrt() if torch.equal(C, diagonal.diag_embed()) and bool((diagonal > 0).all()) else None
 
 
 def shrink_first_order(C: Tensor, G: Tensor) -> tuple[Tensor, int]:
