@@ -17,6 +17,7 @@ from page_parts import PAGES, ROOT, anchors, blocks, links
 from ocnopt_lab import cli
 from ocnopt_lab.commands import COMMANDS
 from ocnopt_lab.commands.doctor import Doctor
+from ocnopt_lab.commands.policy import Policy
 from ocnopt_lab.commands.train import Train
 
 NEEDS = {"trainers.md": ("lightning", "transformers", "accelerate")}
@@ -67,7 +68,7 @@ def ocnopt(arguments: list[str]) -> None:
     command = tyro.cli(COMMANDS, args=arguments)
     if isinstance(command, Train) and (command.resume or command.problem in CHEAP):
         assert cli.main(shortened(arguments)) == 0
-    elif arguments == ["problems"] or isinstance(command, Doctor):
+    elif arguments == ["problems"] or isinstance(command, Doctor | Policy):
         assert cli.main(arguments) == 0
 
 

@@ -9,6 +9,7 @@ from tyro.conf import subcommand
 
 from ocnopt_lab.commands.demo import Demo
 from ocnopt_lab.commands.doctor import Doctor
+from ocnopt_lab.commands.policy import Policy
 from ocnopt_lab.commands.problems import Problems
 from ocnopt_lab.commands.profile import Profile
 from ocnopt_lab.commands.train import Train
@@ -26,6 +27,7 @@ COMMANDS = (
     Annotated[Train, subcommand("train")]
     | Annotated[Problems, subcommand("problems")]
     | Annotated[Profile, subcommand("profile")]
+    | Annotated[Policy, subcommand("policy")]
     | Annotated[Demo, subcommand("demo")]
     | Annotated[Doctor, subcommand("doctor")]
 )

@@ -47,6 +47,8 @@ class Train:
     """Evaluate on this many samples only. Left out: on all."""
     train_samples: int | None = None
     """Train on the first so many samples only. Left out: on all."""
+    gains: int | None = None
+    """ocnopt: measure the gain of every layer's policy after each epoch, on the first so many training samples."""
     resume: Path | None = None
     """Go on with the run in this folder, with the options it was started with."""
     quiet: bool = False
@@ -84,6 +86,7 @@ class Train:
             data_dir=_absolute(self.data_dir),
             threads=self.threads,
             split=self.split,
+            gains=self.gains,
             eval_samples=self.eval_samples,
             train_samples=problem.train_samples if self.train_samples is None else self.train_samples,
         )

@@ -55,6 +55,14 @@ def load(folder: Path) -> tuple[dict[str, Any], str | None]:
     )
 
 
+def states(folder: Path) -> list[dict[str, Any]]:
+    """All states that can be read, the oldest first; a sentence where there is none."""
+    found = [state for name in (PREVIOUS, NAME) if (state := _read(folder / name)) is not None]
+    if not found:
+        raise LabError(f"{folder} holds no checkpoint that can be read; there are no weights to look at.")
+    return found
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     """The state in `path`, None where it is damaged. torch.load does not verify the checksums it stores."""
     try:

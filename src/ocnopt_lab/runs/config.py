@@ -27,12 +27,15 @@ class RunConfig:
     eval_samples: int | None = None
     train_samples: int | None = None
     split: int = 0
+    gains: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "threads", "eval_samples", "train_samples"):
+        for name in ("epochs", "batch_size", "threads", "eval_samples", "train_samples", "gains"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise LabError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+        if self.gains is not None and self.optimizer.name != "ocnopt":
+            raise LabError(f"--gains looks at feedback policies, and {self.optimizer.name} has none; leave it out.")
         if self.split < 0:
             raise LabError(f"--split is {self.split}; splits are counted from 0.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,17 @@ def resume(path: Path, console: Console) -> Session:
     state, warning = checkpoint.load(path)
     if warning:
         console.print(warning, style="yellow", soft_wrap=True)
+    return Session(path, restored(config, path, state), rows=list(state["metrics"]))
+
+
+def restored(config: RunConfig, path: Path, state: Mapping[str, Any]) -> Trainer:
+    """The trainer of `config` where `state`, a checkpoint of the folder `path`, was taken."""
     trainer = build_trainer(config)
     try:
-        trainer.load_state_dict(state)
+        trainer.load_state_dict(dict(state))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise LabError(f"The checkpoint in {path} does not belong to its {folder.CONFIG}: {error}") from error
-    return Session(path, trainer, rows=list(state["metrics"]))
+    return trainer
 
 
 def build_trainer(config: RunConfig) -> Trainer:
@@ -124,9 +130,19 @@ class Session:
             **{f"train_{key}": value for key, value in train.items()},
             **{f"test_{key}": value for key, value in test.items()},
             **self._cost(),
+            **self._gains(),
         }
         self.metrics.append(row)
         display.epoch(row)
+
+    def _gains(self) -> Row:
+        """Gains of the feedback policies, where they were asked for; the run goes on as if nobody had looked."""
+        samples = self.trainer.config.gains
+        if samples is None or self.trainer.diverged:
+            return {}
+        from ocnopt_lab.policies import history  # scipy: not for those who do not look
+
+        return {"gains": history.gains_of(history.recorded(self.trainer, samples))}
 
     def _cost(self) -> Row:
         return {
