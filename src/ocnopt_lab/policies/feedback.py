@@ -1,8 +1,8 @@
 """The feedback gain K_t of one layer, by its products with vectors.
 
 The policy is δθ_t = k_t + K_t δx_t for deviations δx_t of what enters the layer, one for each sample of the batch.
-In the coordinates of the value Hessian, V_xx = Y C Yᵀ behind the layer, and with Z_i = f_xᵀ Y_i, the same columns in front of it
-(DESIGN, section 2, with e_i = Z_iᵀ δx_i):
+In the coordinates of the value Hessian, V_xx = Y C Yᵀ behind the layer, with Z_i = f_xᵀ Y_i, the same columns in front
+of it (DESIGN, section 2, with e_i = Z_iᵀ δx_i):
 
     K δx = −M⁻¹ pull(C Zᵀδx)        Kᵀ d = −Z C resp(M⁻¹ d)
 

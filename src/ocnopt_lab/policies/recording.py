@@ -55,7 +55,8 @@ class Batch:
 class Recorded:
     """Policies by the path of their layer, in forward order, and the model at whose weights they are.
 
-    batch: what they react on.  left_out: stages without one: other kinds of layers, layers that are called more than once, shared stages.
+    batch: what they react on.
+    left_out: stages without one: other kinds of layers, layers that are called more than once, shared stages.
     """
 
     model: nn.Module
@@ -75,7 +76,7 @@ class Recorded:
 
 
 def record(model: nn.Module, optimizer: torch.optim.Optimizer, config: OptimizerConfig, batch: Batch) -> Recorded:
-    """The policies of the step that ``optimizer`` of ``config`` would take on the batch; neither it nor ``model`` moves.
+    """The policies of the step that ``optimizer``, made of ``config``, would take on the batch; nothing of it moves.
 
     Raises LabError where the optimizer has no policy.
     """
