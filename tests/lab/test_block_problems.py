@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ocnopt.game import Block, find_stages
 from ocnopt_lab.cli import main
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.problems import PROBLEMS
+from ocnopt_lab.problems.residual import BasicBlock
 
-NAMES = ("resnet-small", "inception-small")
+NAMES = ("resnet-small", "inception-small", "cifar10-resnet18")
+SMALL = NAMES[:2]
 
 
 def shortcut_block(name: str) -> Block:
@@ -32,7 +35,11 @@ def test_images_of_any_size_become_one_score_per_class(name: str, in_shape: tupl
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_no_image_is_refused_in_a_sentence(name: str) -> None:
-    for in_shape, sentence in {(64,): "choose an fcn problem", (1, 1, 1): "pixels, not 1x1"}.items():
+    smallest = 1 if name in SMALL else 7
+    for in_shape, sentence in {
+        (64,): "choose an fcn problem",
+        (1, smallest, smallest): f"pixels, not {smallest}x{smallest}",
+    }.items():
         with pytest.raises(LabError, match=sentence):
             PROBLEMS[name].model(in_shape, 10)
 
@@ -50,7 +57,7 @@ def test_the_modules_of_the_inception_network_have_four_branches() -> None:
     assert find_stages(model, torch.zeros(2, 1, 28, 28)).blocks == (inception("inception1"), inception("inception2"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SMALL)
 def test_they_learn(name: str) -> None:
     """Two bright halves are told apart within a few steps."""
     torch.manual_seed(0)
@@ -71,6 +78,14 @@ def test_they_learn(name: str) -> None:
 def test_they_are_listed(capsys) -> None:
     assert main(["problems"]) == 0
     printed = capsys.readouterr().out
-    for name in NAMES:
-        (line,) = (line for line in printed.splitlines() if name in line)
+    for name in SMALL:
+        (line,) = (line for line in printed.splitlines() if f" {name} " in line)
         assert "fashion_mnist" in line
+
+
+def test_resnet18_is_the_published_one() -> None:
+    """As many parameters as are known of it on CIFAR-10; of eight blocks three have a 1x1 shortcut."""
+    model = PROBLEMS["cifar10-resnet18"].model((3, 32, 32), 10)
+    assert sum(p.numel() for p in model.parameters()) == 11_173_962
+    blocks = [module for module in model.modules() if isinstance(module, BasicBlock)]
+    assert [not isinstance(block.downsample, nn.Identity) for block in blocks] == [j in (2, 4, 6) for j in range(8)]

@@ -21,7 +21,7 @@ NEW = [problem for group, problems in GROUPS.items() if group != "Classification
 
 def trainer_of(problem: Problem, optimizer: str, samples: int = 24) -> Trainer:
     """On few samples; skips where the data or the part of ocnopt that the model needs is absent."""
-    if any(name in problem.name for name in ("cifar10", "mnist")) and not DATA:
+    if any(name in problem.name for name in ("cifar10", "mnist", "transformer")) and not DATA:
         pytest.skip("OCNOPT_DATA names no folder with these images")
     config = RunConfig(
         problem.name,

@@ -1,4 +1,4 @@
-"""What every source ends in: float32 inputs, and targets as the task wants them."""
+"""What every source ends in: inputs as the recipe prepares them, and targets as the task wants them."""
 
 from __future__ import annotations
 

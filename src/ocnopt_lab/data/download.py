@@ -1,4 +1,4 @@
-"""Downloads of MNIST, Fashion-MNIST and CIFAR-10 in their published form, checked against the published MD5 sums."""
+"""Downloads of images in their published form, checked against the published MD5 sums, and of a text."""
 
 from __future__ import annotations
 
@@ -40,23 +40,30 @@ _IDX_SUMS = {
         "bb300cfdad3c16e7a12a480ee83cd310",
     ),
 }
+_TEXT = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+_TEXT_SUM = "sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 _CIFAR_FILE, _CIFAR_SUM = "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
 
 
 def fetch(name: str) -> Arrays:
     """The data set `name` from the cache, or from the network into the cache."""
     if name == "cifar10":
-        return read_cifar_archive(_retrieve(name, _CIFAR + _CIFAR_FILE, _CIFAR_SUM))
+        return read_cifar_archive(_retrieve(name, _CIFAR + _CIFAR_FILE, f"md5:{_CIFAR_SUM}"))
     base = _MNIST if name == "mnist" else _FASHION
-    files = [_retrieve(name, base + file, md5) for file, md5 in zip(_IDX_FILES, _IDX_SUMS[name], strict=True)]
+    files = [_retrieve(name, base + file, f"md5:{md5}") for file, md5 in zip(_IDX_FILES, _IDX_SUMS[name], strict=True)]
     return Arrays(*map(read_idx, files))
 
 
-def _retrieve(name: str, url: str, md5: str) -> Path:
+def fetch_text(name: str) -> NDArray[np.uint8]:
+    """The bytes of the text `name`, (length,), from the cache, or from the network into the cache."""
+    return np.frombuffer(_retrieve(name, _TEXT, _TEXT_SUM).read_bytes(), np.uint8)
+
+
+def _retrieve(name: str, url: str, known: str) -> Path:
     """One file in the cache. pooch downloads to a temporary name and checks the sum before it renames."""
     target = cache.folder() / name
     try:
-        return Path(pooch.retrieve(url, f"md5:{md5}", url.rsplit("/", 1)[1], target, progressbar=True))
+        return Path(pooch.retrieve(url, known, url.rsplit("/", 1)[1], target, progressbar=True))
     except (requests.exceptions.RequestException, OSError, ValueError) as error:
         raise LabError(_offline(name, url, error), FAILED) from error
 

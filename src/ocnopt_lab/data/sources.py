@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocnopt_lab.arrays import Arrays
-from ocnopt_lab.data import download, npz, parquet, planar, series, uci
+from ocnopt_lab.data import download, npz, parquet, planar, series, text, uci
 from ocnopt_lab.data.dataset import LABELS, Dataset, Recipe, build
 from ocnopt_lab.data.functions import FUNCTIONS
 from ocnopt_lab.data.systems import SYSTEMS
@@ -23,6 +23,7 @@ from ocnopt_lab.errors import FAILED, LabError
 Read = Callable[[Path, int], Arrays]
 """(file, split) → raw arrays."""
 
+_TEXT = "tinyshakespeare"
 _SPLIT_SEED = 0  # one fixed split, whatever the seed of the run: runs of different seeds stay comparable
 
 
@@ -61,7 +62,13 @@ def _find(name: str, data_dir: Path | None, split: int) -> Arrays:
         file, read = _FILES[name]
         return read(_file(name, file, data_dir), split)
     _one_split(name, split)
-    return _images(name, data_dir)
+    return _text(name, data_dir) if name == _TEXT else _images(name, data_dir)
+
+
+def _text(name: str, data_dir: Path | None) -> Arrays:
+    if data_dir is not None and (file := data_dir / f"{name}.npz").is_file():
+        return text.read(file)
+    return text.windows(download.fetch_text(name))
 
 
 def _file(name: str, file: str, data_dir: Path | None) -> Path:

@@ -16,12 +16,12 @@ Factory = Callable[[Shape, int], nn.Module]
 _CHANNELS = 32
 
 
-def fully_connected(hidden: int, layers: int = 5) -> Factory:
-    """`layers` linear layers with tanh between them, `hidden` units wide."""
+def fully_connected(hidden: int, layers: int = 5, activation: type[nn.Module] = nn.Tanh) -> Factory:
+    """`layers` linear layers with an activation between them, `hidden` units wide."""
 
     def build(in_shape: Shape, outputs: int) -> nn.Module:
         widths = [prod(in_shape), *[hidden] * (layers - 1), outputs]
-        return nn.Sequential(nn.Flatten(), *_dense(widths, nn.Tanh))
+        return nn.Sequential(nn.Flatten(), *_dense(widths, activation))
 
     return build
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import nn
 
-from ocnopt_lab.data import LABELS, Recipe
+from ocnopt_lab.data import LABELS, Augmentation, Recipe
 from ocnopt_lab.problems.networks import Factory
 from ocnopt_lab.tasks import Task
 
@@ -37,6 +37,7 @@ class Problem:
     recipe: Recipe = LABELS
     train_samples: int | None = None
     pictures: tuple[Picture, ...] = ()
+    augmentation: Augmentation | None = None
 
     @property
     def task(self) -> Task:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.problems.classifiers import CLASSIFIERS
 from ocnopt_lab.problems.flows import FLOWS
+from ocnopt_lab.problems.language import LANGUAGE
 from ocnopt_lab.problems.ode_classifiers import ODE_CLASSIFIERS
 from ocnopt_lab.problems.problem import Problem
 from ocnopt_lab.problems.regressions import REGRESSIONS
@@ -12,6 +13,7 @@ from ocnopt_lab.problems.trajectories import TRAJECTORIES
 
 GROUPS = {
     "Classification": CLASSIFIERS,
+    "Language": LANGUAGE,
     "Regression and reconstruction": REGRESSIONS,
     "Trajectories of dynamical systems": TRAJECTORIES,
     "Classification with Neural ODEs": ODE_CLASSIFIERS,

@@ -1,4 +1,4 @@
-"""Networks whose layers meet in blocks: residual and inception networks, small enough to train on a processor."""
+"""Networks whose layers meet in blocks: residual and inception networks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from ocnopt_lab.problems.networks import Factory, Shape, image_shape
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, the first of stride 2, beside a shortcut of one strided 1x1 convolution."""
+    """Two 3x3 convolutions, the first with a stride, beside a shortcut: the input as it is where its shape stays, one
+    strided 1x1 convolution elsewhere."""
 
-    def __init__(self, fan_in: int, width: int) -> None:
+    def __init__(self, fan_in: int, width: int, stride: int = 2) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(fan_in, width, 3, stride=2, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(fan_in, width, 3, stride=stride, padding=1, bias=False)
         self.bn1, self.relu = nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = nn.Sequential(nn.Conv2d(fan_in, width, 1, stride=2, bias=False), nn.BatchNorm2d(width))
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or fan_in != width:
+            shortcut = nn.Conv2d(fan_in, width, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
@@ -52,6 +56,16 @@ def residual(stem: int, widths: tuple[int, ...]) -> Factory:
         return nn.Sequential(parts | {"head": head(widths[-1], outputs)})
 
     return build
+
+
+def resnet18(in_shape: Shape, outputs: int) -> nn.Module:
+    """The network of He et al. (2016) with the stem for small images: one 3x3 convolution, no pool."""
+    channels, _, _ = image_shape(in_shape, 8)
+    parts = OrderedDict[str, nn.Module](stem=convolution(channels, 64, 3))
+    for j, (fan_in, width) in enumerate(pairwise((64, 64, 128, 256, 512)), start=1):
+        first = BasicBlock(fan_in, width, stride=1 if j == 1 else 2)
+        parts[f"layer{j}"] = nn.Sequential(first, BasicBlock(width, width, stride=1))
+    return nn.Sequential(parts | {"head": head(512, outputs)})
 
 
 def inception(stem: int, widths: tuple[int, ...]) -> Factory:

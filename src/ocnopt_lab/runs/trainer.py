@@ -132,9 +132,16 @@ class Trainer:
         self.order.set_state(self.order_at_epoch_start)
         batches = torch.randperm(len(self.data.x_train), generator=self.order).split(self.config.batch_size)
         for batch in batches[self.counters.step_in_epoch :]:
-            yield self._step(self.data.x_train[batch], self.data.y_train[batch])
+            yield self._step(self._augmented(self.data.x_train[batch]), self.data.y_train[batch])
         self.order_at_epoch_start = self.order.get_state()
         self.counters.next_epoch()
+
+    def _augmented(self, x: Tensor) -> Tensor:
+        """Variants that depend on the seed and the number of the step alone: a resumed run draws the same."""
+        if self.problem.augmentation is None:
+            return x
+        number = self.config.seed * 1_000_003 + self.counters.step
+        return self.problem.augmentation.draw(x, torch.Generator().manual_seed(number))
 
     def _step(self, x: Tensor, y: Tensor) -> StepResult:
         started = time.perf_counter()
