@@ -19,7 +19,15 @@ from ocnopt_lab.data.dataset import build
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.problems import PROBLEMS
 from ocnopt_lab.runs.evaluate import evaluate
-from ocnopt_lab.tasks import Classification, Density, Reconstruction, Regression, Trajectories
+from ocnopt_lab.tasks import (
+    Classification,
+    Density,
+    MaxMahalanobis,
+    NextCharacter,
+    Reconstruction,
+    Regression,
+    Trajectories,
+)
 from ocnopt_lab.tasks.base import Measure
 
 RNG = np.random.default_rng(0)
@@ -155,4 +163,5 @@ def test_problems_that_make_their_data_take_no_file(tmp_path: Path, task) -> Non
 
 def test_every_task_has_a_problem() -> None:
     found = {problem.task.name for problem in PROBLEMS.values()}
-    assert found == {task.name for task in (Classification, Regression, Reconstruction, Trajectories, Density)}
+    kinds = (Classification, MaxMahalanobis, NextCharacter, Regression, Reconstruction, Trajectories, Density)
+    assert found == {kind.name for kind in kinds}
