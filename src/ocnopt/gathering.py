@@ -105,12 +105,12 @@ def finite(loss: Any, gradients: Sequence[Tensor]) -> bool:
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all entries are finite, by the largest of each: a norm of squares can overflow where no entry does."""
+    """Whether all entries are finite. A sum is, only if all of its terms are; it may overflow where no entry does."""
     filled = [x for x in tensors if x.numel()]
     if not filled:
         return True
-    largest = torch._foreach_norm(filled, float("inf"))
-    return bool(torch.stack([x.isfinite().to(largest[0].device) for x in largest]).all())
+    sums = [x.sum(dtype=torch.promote_types(x.dtype, torch.float32)).to(filled[0].device) for x in filled]
+    return bool(torch.stack(sums).sum().isfinite()) or all(bool(x.isfinite().all()) for x in filled)
 
 
 def require_core(turns: Sequence[Turn], capture: Capture, terminal: Terminal) -> None:

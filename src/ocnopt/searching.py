@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .core.bellman import Pace
 from .core.search import Calibration, Model, Quadratic, Trust, bellman_quadratic
 from .curvature import Curvature, Kronecker
+from .curvature.diagonal import buffers
 from .gathering import Turn
 from .played import Played, curvatures, directions, weighted_core
-from .updates import Clock, apply_diagonal, diagonal_of
+from .updates import Clock, apply_diagonal, by_group, diagonal_of
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,26 @@ class Searched:
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
         alpha = (1.0, 0.0) if played is None else self.search(played, clock)
         shrinkage = self.model.shrinkage_of(None if played is None else played.boundary.loss)
-        for turn in turns:
-            if turn.step:
-                self.move(turn, *alpha, shrinkage=shrinkage if turn.kronecker else 0.0)
+        moving = [turn for turn in turns if turn.step]
+        for turn in moving:
+            if self.previous(turn) is None:  # momentum is of a whole turn
+                forget(turn)
+        self.move([turn for turn in moving if turn.kronecker], *alpha, shrinkage)
+        self.move([turn for turn in moving if not turn.kronecker], *alpha, 0.0)
         still = [turn for turn in turns if not turn.step]
         rule, _ = diagonal_of(self.curvature)
         apply_diagonal(still, self.curvature, 1.0 if isinstance(self.curvature, Kronecker) else rule.default_lr)
 
-    def move(self, turn: Turn, length: float, momentum: float, shrinkage: float) -> None:
-        previous = self.previous(turn)
-        for j, (p, d, state, group) in enumerate(zip(turn.params, turn.step, turn.states, turn.groups, strict=True)):
-            u = length * d if previous is None else length * d + momentum * previous[j]
-            state["direction"] = u
-            decay = shrinkage + (group["weight_decay"] if self.decoupled_decay else 0.0)
+    def move(self, turns: Sequence[Turn], length: float, momentum: float, shrinkage: float) -> None:
+        """By u ← α₁ δθ + α₂ u, one foreach call for all parameters of a group."""
+        for entries in by_group((turn, turn.step) for turn in turns):
+            u, params, lr = buffers(entries.states, "direction", entries.values), entries.params, entries.group["lr"]
+            torch._foreach_mul_(u, momentum)
+            torch._foreach_add_(u, entries.values, alpha=length)
+            decay = shrinkage + (entries.group["weight_decay"] if self.decoupled_decay else 0.0)
             if decay:
-                p.mul_(1 - group["lr"] * length * decay)
-            p.add_(u.to(p.dtype), alpha=group["lr"])
+                torch._foreach_mul_(params, 1 - lr * length * decay)
+            torch._foreach_add_(params, [x.to(p.dtype) for x, p in zip(u, params, strict=True)], alpha=lr)
 
     def search(self, played: Played, clock: Clock) -> tuple[float, float]:
         """(α₁, α₂) from the model, after the damping has learned from the slope along the last step."""
@@ -87,11 +93,11 @@ class Searched:
         trust.observe(float(b[1]), self.model, boundary.labels)
         damping = trust.damping * self.model.unit(clock["loss"])
         quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, damping, boundary.ranks)
-        if not quadratic.is_finite():
+        alpha = self.model.believable(quadratic, boundary.loss) if quadratic.is_finite() else None
+        if alpha is None or not quadratic.value(alpha).isfinite():  # finite coefficients may overflow in the sum
             played.tally["search not finite"] += 1
             clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=0.0, predicted=0.0)
             return 0.0, 0.0
-        alpha = self.model.believable(quadratic, boundary.loss)
         record(clock, trust, quadratic, alpha)
         return float(alpha[0]), float(alpha[1])
 
@@ -114,6 +120,12 @@ class Searched:
         """Whether there are draws in this step, and what they show is wanted."""
         due = isinstance(self.curvature, Kronecker) and self.curvature.statistics_due(clock["step"])
         return due and self.model.calibration < 1
+
+
+def forget(turn: Turn) -> None:
+    """The direction of what has not moved as a whole."""
+    for state in turn.states:
+        state.pop("direction", None)
 
 
 def record(clock: Clock, trust: Trust, quadratic: Quadratic, alpha: Tensor) -> None:

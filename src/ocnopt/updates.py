@@ -7,8 +7,8 @@ Bellman pass), and what becomes of the parameters (``apply``). The one that asks
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -80,26 +80,32 @@ def diagonal_of(curvature: Curvature) -> tuple[Diagonal, float]:
 def apply_diagonal(turns: Iterable[Turn], curvature: Curvature, rate: float = 1.0) -> None:
     """The diagonal rule on the effective gradients of the turns, one foreach call for each group."""
     rule, companion_rate = diagonal_of(curvature)
-    for entries in by_group(turns).values():
-        params, effective, states = (list(column) for column in zip(*entries.items, strict=True))
+    for entries in by_group((turn, turn.effective) for turn in turns):
         settings = {**entries.group, "lr": entries.group["lr"] * rate * companion_rate}
-
-        rule.apply(params, effective, rule.denominators(states, settings), states, settings)
+        effective = [g.to(p.dtype) for g, p in zip(entries.values, entries.params, strict=True)]
+        rule.apply(entries.params, effective, rule.denominators(entries.states, settings), entries.states, settings)
 
 
 @dataclass(eq=False)
 class Entries:
+    """Parameters of one group over all turns, with a value for each, and their states."""
+
     group: Group
-    items: list[tuple[Tensor, Tensor, dict[str, Any]]]
+    params: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list)
 
 
-def by_group(turns: Iterable[Turn]) -> dict[int, Entries]:
-    """(parameter, effective gradient, state) of all turns, by parameter group."""
+def by_group(shares: Iterable[tuple[Turn, Sequence[Tensor]]]) -> Collection[Entries]:
+    """Turns, each with one value for each of its parameters, by parameter group."""
     out: dict[int, Entries] = {}
-    for turn in turns:
-        for p, g, state, group in zip(turn.params, turn.effective, turn.states, turn.groups, strict=True):
-            out.setdefault(id(group), Entries(group, [])).items.append((p, g.to(p.dtype), state))
-    return out
+    for turn, values in shares:
+        for p, x, state, group in zip(turn.params, values, turn.states, turn.groups, strict=True):
+            entries = out.setdefault(id(group), Entries(group))
+            entries.params.append(p)
+            entries.values.append(x)
+            entries.states.append(state)
+    return out.values()
 
 
 @dataclass(frozen=True)

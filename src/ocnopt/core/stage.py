@@ -200,4 +200,10 @@ def minus(x: Params) -> Params:
 
 def inner(x: Params, y: Params) -> Tensor:
     """⟨x, y⟩ over all parameters of a stage."""
-    return torch.stack([torch.sum(a * b) for a, b in zip(x, y, strict=True)]).sum()
+    return torch.stack([dot(a, b) for a, b in zip(x, y, strict=True)]).sum()
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Σ a b over all entries, without forming the products."""
+    dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    return torch.dot(a.reshape(-1).to(dtype), b.reshape(-1).to(dtype))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -129,7 +130,7 @@ class EigenMetric(MatrixMetric):
     def bases(self) -> tuple[Tensor | None, Tensor | None]:
         return self.U_A, self.U_B
 
-    @property
+    @cached_property
     def D(self) -> Tensor:
         """Inverse eigenvalues of M."""
         return self.scale / (self.S + self.damping)
