@@ -180,7 +180,8 @@ class Trials:
     def attempt(self, line: Line, alpha: float, count: int) -> Outcome:
         """Move by α, measure, and move back unless the objective has fallen by enough."""
         clock, predicted = self.method.clock, line.decrease(alpha)
-        clock.update(length=alpha, predicted=-predicted, tries=clock.get("tries", 0) + 1)
+        shown = -predicted if math.isfinite(predicted) else 0.0
+        clock.update(length=alpha, predicted=shown, tries=clock.get("tries", 0) + 1)
         outcome = Outcome(False, "", self.loss, self.method.trust.value, predicted, math.nan, alpha, count)
         if not predicted > 0:
             return outcome
