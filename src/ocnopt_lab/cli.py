@@ -1,4 +1,4 @@
-"""The command `ocnopt`: train, problems, profile, policy, demo, doctor."""
+"""The command `ocnopt`: train, problems, profile, policy, demo, doctor, compare."""
 
 from __future__ import annotations
 

@@ -26,9 +26,10 @@ def _ours(model: nn.Module, beta: float | None = None, **options: Any) -> optim.
     return OCNOpt(model, terminal=Gradient(beta), **options)
 
 
+_RATE = {"lr", "weight_decay", "momentum", "betas"}
 _CONTROL = {"curvature", "terminal", "beta", "value", "rollout", "search", "feedback", "damping", "game", "alignment"}
 TABLE: dict[str, Kind] = {
-    "ocnopt": Kind(_ours, frozenset(_CONTROL | {"lr", "weight_decay", "momentum", "betas"}), (0.2, 0.35, 0.5, 1.0)),
+    "ocnopt": Kind(_ours, frozenset(_CONTROL | _RATE), (0.2, 0.35, 0.5, 0.7, 1.0)),
     **BASELINES,
 }
 Name = Annotated[str, arg(constructor=literal_type_from_choices(TABLE))]

@@ -19,9 +19,11 @@ from ocnopt_lab.commands import COMMANDS
 from ocnopt_lab.commands.doctor import Doctor
 from ocnopt_lab.commands.policy import Policy
 from ocnopt_lab.commands.train import Train
+from ocnopt_lab.studies.experiment import Experiment
 
 NEEDS = {"trainers.md": ("lightning", "transformers", "accelerate")}
 CHEAP = {"digits-fcn", "wine-fcn"}
+SMALL_STUDY = ("--seeds", "1", "--epochs", "1", "--train-samples", "320", "--sweep", "none")
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -68,6 +70,8 @@ def ocnopt(arguments: list[str]) -> None:
     command = tyro.cli(COMMANDS, args=arguments)
     if isinstance(command, Train) and (command.resume or command.problem in CHEAP):
         assert cli.main(shortened(arguments)) == 0
+    elif isinstance(command, Experiment) and set(command.problems) <= CHEAP:
+        assert cli.main([*arguments, *SMALL_STUDY]) == 0
     elif arguments == ["problems"] or isinstance(command, Doctor | Policy):
         assert cli.main(arguments) == 0
 

@@ -19,9 +19,13 @@ from ocnopt.game import kinds
 from ocnopt.options import ROLLOUTS, SEARCHES, TERMINALS, VALUES
 from ocnopt_lab.problems import GROUPS, PROBLEMS
 from ocnopt_lab.runs import folder, trajectories
+from ocnopt_lab.studies.methods import METHODS
+from ocnopt_lab.studies.results import Results
+from ocnopt_lab.studies.summaries import Result
 
-OPTIONS, TROUBLE, RUNS, HOW, PAGE = (
-    ROOT / "docs" / name for name in ("options.md", "troubleshooting.md", "runs.md", "how-it-works.md", "problems.md")
+OPTIONS, TROUBLE, RUNS, HOW, PAGE, STUDIES = (
+    ROOT / "docs" / f"{name}.md"
+    for name in ("options", "troubleshooting", "runs", "how-it-works", "problems", "studies")
 )
 CLASSES = {
     **{kind.__name__: kind for kind in curvature.TABLE.values()},
@@ -163,6 +167,17 @@ def test_scores_are_those_of_the_tasks() -> None:
         for task in tasks
     }
     assert listed == known
+
+
+def test_methods_of_studies_are_those_of_the_code() -> None:
+    listed = [name for row in under(STUDIES, "Compare optimizers").rows for name in code(row[0])]
+    assert sorted(listed) == sorted(METHODS)
+
+
+def test_keys_of_results_are_those_of_the_code() -> None:
+    listed = [code(row[0])[0] for row in under(STUDIES, "What a study leaves behind").rows]
+    run = Result("p", "m", 0, 0.1, 0.5, 1.0, 0.1, False, {})
+    assert listed == list(Results("compare", "", [], [run], [], []).to_dict())
 
 
 def test_reasons_of_a_step_are_those_of_the_code() -> None:

@@ -65,7 +65,7 @@ TORCH: dict[str, Kind] = {
     "adam": Kind(partial(_of_parameters, optim.Adam), _MOMENTS, _ADAM, {"lr": 1e-3}),
     "adamw": Kind(partial(_of_parameters, optim.AdamW), _MOMENTS, _ADAM, {"lr": 1e-3}),
     "sgd": Kind(
-        partial(_of_parameters, optim.SGD), _MOMENTUM, (3e-3, 1e-2, 3e-2, 0.1, 0.3), {"lr": 0.05, "momentum": 0.9}
+        partial(_of_parameters, optim.SGD), _MOMENTUM, (5e-3, 1.5e-2, 5e-2, 0.15, 0.5), {"lr": 0.05, "momentum": 0.9}
     ),
     "rmsprop": Kind(partial(_of_parameters, optim.RMSprop), _MOMENTUM, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), {"lr": 1e-3}),
     # Muon's own decay is ten times AdamW's; both parts share one rate, and so they share one decay.

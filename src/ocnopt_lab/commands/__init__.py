@@ -7,6 +7,7 @@ from typing import Annotated, Protocol
 from rich.console import Console
 from tyro.conf import subcommand
 
+from ocnopt_lab.commands.compare import Compare
 from ocnopt_lab.commands.demo import Demo
 from ocnopt_lab.commands.doctor import Doctor
 from ocnopt_lab.commands.policy import Policy
@@ -30,6 +31,7 @@ COMMANDS = (
     | Annotated[Policy, subcommand("policy")]
     | Annotated[Demo, subcommand("demo")]
     | Annotated[Doctor, subcommand("doctor")]
+    | Annotated[Compare, subcommand("compare")]
 )
 
 __all__ = ["COMMANDS", "Command"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from ocnopt_lab.errors import writing
 from ocnopt_lab.runs.axes import plain
@@ -31,6 +32,7 @@ def draw(path: Path, runs: Sequence[Run], style: Style) -> None:
                 axis.set_xlabel(x if x == "step" else "seconds in training steps")
                 plain(axis)
         line[0].set_yscale("log")
+        line[0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
         line[0].set_ylabel(f"{problem}\nloss of the batches")
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     with writing(path):

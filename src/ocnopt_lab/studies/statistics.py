@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,7 +92,7 @@ class Profile:
     shares: dict[str, NDArray]
 
 
-def performance_profile(costs: dict[str, Sequence[float]]) -> Profile:
+def performance_profile(costs: Mapping[str, Sequence[float]]) -> Profile:
     """Of one cost per method and instance, all methods with the instances in one order; ∞ where it was not solved."""
     table = np.array([costs[name] for name in costs], dtype=float)
     best = table.min(axis=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -35,7 +35,7 @@ class Study:
     data_dir: Path | None = None
     """Folder with the data, as for `ocnopt train`."""
 
-    UNTOLD = ("out", "data_dir")
+    UNTOLD: ClassVar[tuple[str, ...]] = ("out", "data_dir")
     """Options that decide no number."""
 
     @property

@@ -1,0 +1,54 @@
+"""Methods that studies know by a name: every optimizer of the table, OCNOpt with every metric, and without feedback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ocnopt import OCNOpt
+from ocnopt.curvature import TABLE as CURVATURES
+from ocnopt_lab.errors import LabError
+from ocnopt_lab.optimizers import TABLE, OptimizerConfig
+
+
+@dataclass(frozen=True)
+class Method:
+    """An optimizer whose rate is swept. Of OCNOpt it is the multiplier of the step that its search proposes."""
+
+    name: str
+    optimizer: OptimizerConfig
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """In ascending order."""
+        return TABLE[self.optimizer.name].rates
+
+    @property
+    def default_rate(self) -> float:
+        """One of the rates."""
+        return TABLE[self.optimizer.name].defaults.get("lr", OCNOpt.MODEL_LR)
+
+    @property
+    def ours(self) -> bool:
+        """Whether there is feedback; without it OCNOpt is a baseline too."""
+        return self.optimizer.name == "ocnopt" and self.optimizer.feedback != 0
+
+    def at(self, rate: float) -> OptimizerConfig:
+        """The optimizer with this rate."""
+        return replace(self.optimizer, lr=rate)
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        *(Method(name, OptimizerConfig(name)) for name in TABLE),
+        *(Method(f"ocnopt-{name}", OptimizerConfig(curvature=name)) for name in CURVATURES),
+        *(Method(f"{name}-off", OptimizerConfig(curvature=name, feedback=0.0)) for name in CURVATURES),
+    )
+}
+
+
+def get(name: str) -> Method:
+    """The method `name`, or a sentence with the names there are."""
+    if name not in METHODS:
+        raise LabError(f"There is no method {name!r} to study; choose from {', '.join(METHODS)}.")
+    return METHODS[name]
