@@ -16,10 +16,10 @@ from page_parts import PAGES, ROOT, anchors, blocks, links
 
 from ocnopt_lab import cli
 from ocnopt_lab.commands import COMMANDS
+from ocnopt_lab.commands.compare import Compare
 from ocnopt_lab.commands.doctor import Doctor
 from ocnopt_lab.commands.policy import Policy
 from ocnopt_lab.commands.train import Train
-from ocnopt_lab.studies.experiment import Experiment
 
 NEEDS = {"trainers.md": ("lightning", "transformers", "accelerate")}
 CHEAP = {"digits-fcn", "wine-fcn"}
@@ -70,7 +70,7 @@ def ocnopt(arguments: list[str]) -> None:
     command = tyro.cli(COMMANDS, args=arguments)
     if isinstance(command, Train) and (command.resume or command.problem in CHEAP):
         assert cli.main(shortened(arguments)) == 0
-    elif isinstance(command, Experiment) and set(command.problems) <= CHEAP:
+    elif isinstance(command, Compare) and set(command.problems) <= CHEAP:
         assert cli.main([*arguments, *SMALL_STUDY]) == 0
     elif arguments == ["problems"] or isinstance(command, Doctor | Policy):
         assert cli.main(arguments) == 0

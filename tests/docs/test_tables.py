@@ -19,6 +19,7 @@ from ocnopt.game import kinds
 from ocnopt.options import ROLLOUTS, SEARCHES, TERMINALS, VALUES
 from ocnopt_lab.problems import GROUPS, PROBLEMS
 from ocnopt_lab.runs import folder, trajectories
+from ocnopt_lab.studies.ablation import AXES
 from ocnopt_lab.studies.methods import METHODS
 from ocnopt_lab.studies.results import Results
 from ocnopt_lab.studies.summaries import Result
@@ -172,6 +173,12 @@ def test_scores_are_those_of_the_tasks() -> None:
 def test_methods_of_studies_are_those_of_the_code() -> None:
     listed = [name for row in under(STUDIES, "Compare optimizers").rows for name in code(row[0])]
     assert sorted(listed) == sorted(METHODS)
+
+
+def test_axes_of_ablations_are_those_of_the_code() -> None:
+    rows = under(STUDIES, "Take the feedback away").rows
+    listed = {code(axis)[0]: (code(option)[0], tuple(code(values))) for axis, option, values in rows}
+    assert listed == {axis: (option, tuple(map(str, values))) for axis, (option, values) in AXES.items()}
 
 
 def test_keys_of_results_are_those_of_the_code() -> None:

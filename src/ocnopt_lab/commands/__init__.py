@@ -7,12 +7,14 @@ from typing import Annotated, Protocol
 from rich.console import Console
 from tyro.conf import subcommand
 
+from ocnopt_lab.commands.ablate import Ablate
 from ocnopt_lab.commands.compare import Compare
 from ocnopt_lab.commands.demo import Demo
 from ocnopt_lab.commands.doctor import Doctor
 from ocnopt_lab.commands.policy import Policy
 from ocnopt_lab.commands.problems import Problems
 from ocnopt_lab.commands.profile import Profile
+from ocnopt_lab.commands.robustness import Robustness
 from ocnopt_lab.commands.train import Train
 
 
@@ -32,6 +34,8 @@ COMMANDS = (
     | Annotated[Demo, subcommand("demo")]
     | Annotated[Doctor, subcommand("doctor")]
     | Annotated[Compare, subcommand("compare")]
+    | Annotated[Ablate, subcommand("ablate")]
+    | Annotated[Robustness, subcommand("robustness")]
 )
 
 __all__ = ["COMMANDS", "Command"]

@@ -13,8 +13,8 @@ from ocnopt_lab.studies.methods import Method
 from ocnopt_lab.studies.results import Picture, Table
 from ocnopt_lab.studies.runner import Run
 from ocnopt_lab.studies.statistics import performance_profile
-from ocnopt_lab.studies.summaries import Result, cell
-from ocnopt_lab.studies.tables import comparisons, outcomes, pairs_of, rate_of, score, tell
+from ocnopt_lab.studies.summaries import Result
+from ocnopt_lab.studies.tables import comparisons, outcomes, pairs_of, rate_of, score, score_form
 
 CURVES, RATES, PROFILE = "curves.png", "rates.png", "profile.png"
 
@@ -77,7 +77,7 @@ class OnProblem:
             comparisons(
                 f"{self.problem}: {measure.label}, seed by seed",
                 pairs_of(first, second, score),
-                lambda value: cell(measure, value) if math.isfinite(value) else tell(value),
+                score_form(measure),
             ),
         ]
 

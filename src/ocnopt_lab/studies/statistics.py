@@ -42,6 +42,17 @@ def resampled(values: ArrayLike, statistic: Callable[..., NDArray | np.floating]
     return Estimate(*map(_far, (middle, float(found.low), float(found.high))))
 
 
+def over_seeds(seeds: int, statistic: Callable[[NDArray], float]) -> Estimate:
+    """A statistic of the indices of the seeds, and its interval where they are drawn with replacement."""
+    every = np.arange(seeds)
+    if seeds < 2:
+        return Estimate(*(statistic(every),) * 3)
+    found = bootstrap(
+        (every,), statistic, vectorized=False, n_resamples=999, confidence_level=CONFIDENCE, method="percentile", rng=0
+    ).confidence_interval
+    return Estimate(statistic(every), float(found.low), float(found.high))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Two methods, seed by seed: the differences first - second, and Wilcoxon's two-sided signed-rank test of them.

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.markdown import Markdown
+from torch import nn
 
 from ocnopt_lab import problems
 from ocnopt_lab.errors import LabError
-from ocnopt_lab.optimizers import OptimizerConfig
+from ocnopt_lab.optimizers import OptimizerConfig, build
 from ocnopt_lab.runs import folder
 from ocnopt_lab.runs.config import RunConfig, words
 from ocnopt_lab.studies.runner import Run, run_all
@@ -65,8 +66,9 @@ class Study:
         """A sentence for what cannot be, before the first run starts."""
         if self.jobs < 1:
             raise LabError(f"--jobs is {self.jobs}; it must be at least 1.")
+        for optimizer in dict.fromkeys(run.config.optimizer for run in runs):
+            build(optimizer, nn.Linear(2, 2))
         for run in runs:
-            run.config.optimizer.options()
             if (run.path / folder.CONFIG).exists() and folder.read_config(run.path) != run.config:
                 raise LabError(f"{run.path} was run with other options; choose another --out, or delete it.")
 

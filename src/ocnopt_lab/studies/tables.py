@@ -9,6 +9,7 @@ from ocnopt_lab.studies.arms import Arm, Number, loss
 from ocnopt_lab.studies.results import Table
 from ocnopt_lab.studies.statistics import Comparison, holm, smallest_p
 from ocnopt_lab.studies.summaries import Result, cell, heading
+from ocnopt_lab.tasks import Measure
 
 LEVEL = 0.05
 Pair = tuple[str, str, Comparison]
@@ -38,7 +39,7 @@ def outcomes(title: str, arms: Sequence[Arm], note: str = "") -> Table:
             arm.method,
             rate_of(arm),
             arm.estimate().text(tell),
-            arm.estimate(score).text(lambda value: cell(measure, value)),
+            arm.estimate(score).text(score_form(measure)),
             f"{arm.median(lambda result: result.seconds):.3g}",
             f"{1000 * arm.median(lambda result: result.seconds_per_step):.3g}",
             f"{arm.median(lambda result: result.memory_mb):.0f}",
@@ -55,26 +56,28 @@ def pairs_of(firsts: Sequence[Arm], seconds: Sequence[Arm], number: Number = los
     return [(words[id(a)], words[id(b)], a.against(b, number)) for a in firsts for b in seconds]
 
 
-def comparisons(title: str, pairs: Sequence[Pair], form: Callable[[float], str] = tell, columns: int = 2) -> Table:
-    """A row per pair, with Holm's correction over the table. `columns` 1 where the second is always the same."""
+def comparisons(title: str, pairs: Sequence[Pair], form: Callable[[float], str] = tell) -> Table:
+    """A row per pair, with Holm's correction over the table."""
     corrected = holm([found.p for _, _, found in pairs])
-    rows = [
-        (
-            *(first, second)[:columns],
-            found.difference.text(form),
-            f"{found.lower} of {found.seeds}",
-            f"{found.p:.3g}",
-            f"{p:.3g}",
-        )
-        for (first, second, found), p in zip(pairs, corrected, strict=True)
-    ]
-    names = ("first", "second")[:columns]
-    return Table(title, (*names, "first - second", "first lower", "p", "p (Holm)"), rows, _power(pairs))
+    rows = [(*names, *tested(found, p, form)) for (*names, found), p in zip(pairs, corrected, strict=True)]
+    columns = ("first", "second", "first - second", "first lower", "p", "p (Holm)")
+    return Table(title, columns, rows, power([found for *_, found in pairs]))
 
 
-def _power(pairs: Sequence[Pair]) -> str:
-    """What so few seeds cannot show."""
-    least = max(smallest_p(found.seeds) for _, _, found in pairs)
+def tested(found: Comparison, corrected: float, form: Callable[[float], str]) -> tuple[str, str, str, str]:
+    """Difference, in how many seeds the first was lower, p, and p corrected."""
+    lower = f"{found.lower} of {found.seeds}"
+    return found.difference.text(form), lower, f"{found.p:.3g}", f"{corrected:.3g}"
+
+
+def score_form(measure: Measure) -> Callable[[float], str]:
+    """How scores and their differences are written, without the unit."""
+    return lambda value: cell(measure, value) if math.isfinite(value) else tell(value)
+
+
+def power(found: Sequence[Comparison]) -> str:
+    """What was tested, and what so few seeds cannot show."""
+    least = max(smallest_p(comparison.seeds) for comparison in found)
     told = "Wilcoxon's signed-rank test over the seeds, two-sided, corrected by Holm's method over this table."
     if least <= LEVEL:
         return told
