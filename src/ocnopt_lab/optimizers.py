@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -107,10 +108,12 @@ def build(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:
         ) from error
 
 
-def build_schedule(kind: Schedule, optimizer: optim.Optimizer, steps: int) -> optim.lr_scheduler.LambdaLR:
-    """A constant rate, or one that falls linearly and reaches zero after `steps` steps."""
+def build_schedule(
+    kind: Schedule, optimizer: optim.Optimizer, steps: int, spent: Callable[[], float] = lambda: 0.0
+) -> optim.lr_scheduler.LambdaLR:
+    """A constant rate, or one that falls linearly: to zero after `steps` steps, or when `spent`, a share, is 1."""
 
     def factor(step: int) -> float:
-        return 1.0 if kind == "constant" else max(0.0, 1.0 - step / steps)
+        return 1.0 if kind == "constant" else max(0.0, 1.0 - max(step / steps, spent()))
 
     return optim.lr_scheduler.LambdaLR(optimizer, factor)

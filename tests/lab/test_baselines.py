@@ -78,6 +78,7 @@ def test_beta_is_that_of_the_gradient_factor() -> None:
         build(OptimizerConfig(beta=0.25, terminal="fisher"), nn.Linear(2, 2))
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step:UserWarning")
 def test_a_decomposition_that_fails_is_a_step_without_a_loss(npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = build_trainer(RunConfig("digits-fcn", 1, 16, OptimizerConfig("sgd"), data=str(npz)))
 

@@ -27,6 +27,8 @@ class Train:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     epochs: int | None = None
     """Passes over the training set. Left out: the problem's own number."""
+    seconds: float | None = None
+    """End after so many seconds in training steps, if not all epochs are done by then; a falling rate falls in time."""
     batch_size: int | None = None
     """Samples per step. Left out: the problem's own number."""
     seed: int = 0
@@ -87,6 +89,7 @@ class Train:
             threads=self.threads,
             split=self.split,
             gains=self.gains,
+            seconds=self.seconds,
             eval_samples=self.eval_samples,
             train_samples=problem.train_samples if self.train_samples is None else self.train_samples,
         )

@@ -28,6 +28,7 @@ class RunConfig:
     train_samples: int | None = None
     split: int = 0
     gains: int | None = None
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "threads", "eval_samples", "train_samples", "gains"):
@@ -36,6 +37,8 @@ class RunConfig:
                 raise LabError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
         if self.gains is not None and self.optimizer.name != "ocnopt":
             raise LabError(f"--gains looks at feedback policies, and {self.optimizer.name} has none; leave it out.")
+        if self.seconds is not None and not self.seconds > 0:
+            raise LabError(f"--seconds is {self.seconds:g}; it must be more than 0.")
         if self.split < 0:
             raise LabError(f"--split is {self.split}; splits are counted from 0.")
 

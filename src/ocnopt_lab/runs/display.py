@@ -53,4 +53,6 @@ class Display:
         self.bar.update(self.task, scores=scores)
         every = max(1, self.epochs // _LINES)
         if not self.console.is_terminal and row["epoch"] % every == 0:
-            self.console.print(f"{self.label}: epoch {row['epoch']}/{self.epochs}, {scores}, {row['seconds']:.1f} s")
+            self.console.print(
+                f"{self.label}: epoch {row['epoch']:.4g}/{self.epochs}, {scores}, {row['seconds']:.1f} s"
+            )

@@ -125,7 +125,7 @@ class Session:
         train, test = self.trainer.scores()
         row = {
             "kind": "epoch",
-            "epoch": self.trainer.counters.epoch,
+            "epoch": self.trainer.epochs_done,
             "step": self.trainer.counters.step,
             **{f"train_{key}": value for key, value in train.items()},
             **{f"test_{key}": value for key, value in test.items()},

@@ -111,16 +111,23 @@ class Trainer:
         self.reporting = list(reporting(self.model))
         self.optimizer = build(config.optimizer, self.model)
         self.steps_per_epoch = math.ceil(len(data.x_train) / config.batch_size)
-        self.schedule = build_schedule(config.schedule, self.optimizer, config.epochs * self.steps_per_epoch)
+        self.counters = Counters()
+        steps = config.epochs * self.steps_per_epoch
+        self.schedule = build_schedule(config.schedule, self.optimizer, steps, self.spent)
         # Its own generator: the batch order must not depend on what model and optimizer draw.
         self.order = torch.Generator().manual_seed(config.seed)
         self.order_at_epoch_start = self.order.get_state()
-        self.counters = Counters()
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
-        return self.counters.epoch >= self.config.epochs
+        """Whether all epochs are done, or all seconds spent."""
+        return self.counters.epoch >= self.config.epochs or self.spent() >= 1
+
+    @property
+    def epochs_done(self) -> float:
+        """A whole number after whole epochs."""
+        part = self.counters.step_in_epoch / self.steps_per_epoch
+        return self.counters.epoch + part if part else self.counters.epoch
 
     @property
     def diverged(self) -> bool:
@@ -132,6 +139,8 @@ class Trainer:
         self.order.set_state(self.order_at_epoch_start)
         batches = torch.randperm(len(self.data.x_train), generator=self.order).split(self.config.batch_size)
         for batch in batches[self.counters.step_in_epoch :]:
+            if self.finished:
+                return
             yield self._step(self._augmented(self.data.x_train[batch]), self.data.y_train[batch])
         self.order_at_epoch_start = self.order.get_state()
         self.counters.next_epoch()
@@ -146,9 +155,9 @@ class Trainer:
     def _step(self, x: Tensor, y: Tensor) -> StepResult:
         started = time.perf_counter()
         loss, counted = solving(lambda: self._update(x, y), _UNSOLVED)
-        self.schedule.step()
         result = StepResult(loss, time.perf_counter() - started)
         self._count(result, counted, samples=len(x))
+        self.schedule.step()  # after the count, which says how much of the time is gone
         return result
 
     def _update(self, x: Tensor, y: Tensor) -> tuple[float, float]:
@@ -194,6 +203,10 @@ class Trainer:
     def evaluations(self) -> dict[str, int]:
         """Evaluations of vector fields in the last step, where the model has any."""
         return evaluations(self.reporting)
+
+    def spent(self) -> float:
+        """The share of the seconds that is gone, where they are limited; 0 where they are not."""
+        return self.seconds() / self.config.seconds if self.config.seconds else 0.0
 
     def seconds(self) -> float:
         """Time spent in training steps so far."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import statistics
 import subprocess
@@ -61,7 +62,8 @@ class Run:
     def fraction(self) -> float:
         """How much of the run is done, by its metrics file."""
         try:
-            return json.loads((self.path / folder.METRICS).read_text().splitlines()[-1])["epoch"] / self.config.epochs
+            last = json.loads((self.path / folder.METRICS).read_text().splitlines()[-1])
+            return max(last["epoch"] / self.config.epochs, last["seconds"] / (self.config.seconds or math.inf))
         except (OSError, ValueError, IndexError, KeyError):
             return 0.0
 

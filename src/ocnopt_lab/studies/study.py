@@ -25,6 +25,8 @@ class Study:
 
     epochs: int | None = None
     """Epochs of every run. Left out: those of the problem."""
+    seconds: float | None = None
+    """End each run after so many seconds in training steps, if its epochs are not done by then."""
     jobs: int = 1
     """Runs at the same time. More than one makes the seconds of all of them less exact."""
     threads: int = 1
@@ -84,6 +86,7 @@ class Study:
             data_dir=str(self.data_dir.resolve()) if self.data_dir else None,
             threads=self.threads,
             eval_samples=self.eval_samples,
+            seconds=self.seconds,
             train_samples=found.train_samples if self.train_samples is None else self.train_samples,
         )
 
