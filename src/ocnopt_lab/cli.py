@@ -1,4 +1,4 @@
-"""The command `ocnopt`: train, problems, profile, policy, demo, doctor, compare, ablate, robustness."""
+"""The command `ocnopt`: train, problems, profile, policy, report, demo, doctor, compare, ablate, robustness."""
 
 from __future__ import annotations
 

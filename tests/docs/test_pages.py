@@ -19,6 +19,7 @@ from ocnopt_lab.commands import COMMANDS
 from ocnopt_lab.commands.compare import Compare
 from ocnopt_lab.commands.doctor import Doctor
 from ocnopt_lab.commands.policy import Policy
+from ocnopt_lab.commands.report import Report
 from ocnopt_lab.commands.train import Train
 
 NEEDS = {"trainers.md": ("lightning", "transformers", "accelerate")}
@@ -72,7 +73,7 @@ def ocnopt(arguments: list[str]) -> None:
         assert cli.main(shortened(arguments)) == 0
     elif isinstance(command, Compare) and set(command.problems) <= CHEAP:
         assert cli.main([*arguments, *SMALL_STUDY]) == 0
-    elif arguments == ["problems"] or isinstance(command, Doctor | Policy):
+    elif arguments == ["problems"] or isinstance(command, Doctor | Policy | Report):
         assert cli.main(arguments) == 0
 
 

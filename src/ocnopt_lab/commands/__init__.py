@@ -14,6 +14,7 @@ from ocnopt_lab.commands.doctor import Doctor
 from ocnopt_lab.commands.policy import Policy
 from ocnopt_lab.commands.problems import Problems
 from ocnopt_lab.commands.profile import Profile
+from ocnopt_lab.commands.report import Report
 from ocnopt_lab.commands.robustness import Robustness
 from ocnopt_lab.commands.train import Train
 
@@ -31,6 +32,7 @@ COMMANDS = (
     | Annotated[Problems, subcommand("problems")]
     | Annotated[Profile, subcommand("profile")]
     | Annotated[Policy, subcommand("policy")]
+    | Annotated[Report, subcommand("report")]
     | Annotated[Demo, subcommand("demo")]
     | Annotated[Doctor, subcommand("doctor")]
     | Annotated[Compare, subcommand("compare")]

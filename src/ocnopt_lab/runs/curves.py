@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ocnopt_lab.errors import writing
 from ocnopt_lab.runs.axes import plain
@@ -57,6 +58,38 @@ def draw(path: Path, title: str, curves: Sequence[Curve], task: Task) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(curves), 5), frameon=False, fontsize=11)
     with writing(path):
         figure.savefig(path, dpi=130)
+
+
+def panels(curves: Sequence[Curve], task: Task) -> list[tuple[str, Figure]]:
+    """(caption, figure) of each panel on its own, small enough for a narrow page; a label is named once."""
+    measure = task.measure
+    labels = {"train_loss": task.loss_label, measure.column: measure.label}
+    out = []
+    for y, label in labels.items():
+        for x, words in _X.items():
+            figure = Figure(figsize=(5.2, 3.9), layout="constrained")
+            axis = figure.subplots()
+            _panel(axis, x, y, curves)
+            plain(axis)
+            axis.set(xlabel=words, ylabel=label)
+            _scale(axis, (x, y), curves, measure)
+            named = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+            figure.legend(named.values(), named, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+            out.append((f"{label[0].upper()}{label[1:]} against {words}.", figure))
+    return out
+
+
+def _scale(axis: Axes, names: tuple[str, str], curves: Sequence[Curve], measure: Measure) -> None:
+    x, y = names
+    if y == "train_loss":
+        _scale_losses(axis, [row[y] for curve in curves for row in curve.rows])
+    else:
+        _scale_scores(axis, measure, [row[y] for curve in curves for row in curve.rows[1:]])
+    if x == "seconds":
+        _scale_seconds(axis, [curve.rows[-1]["seconds"] for curve in curves])
+    else:
+        axis.set_xlim(left=0)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _panel(axis: Axes, x: str, y: str, curves: Sequence[Curve]) -> None:
