@@ -24,7 +24,8 @@ from ocnopt_lab.runs import folder
 from ocnopt_lab.studies.results import Picture, Results, Table
 from ocnopt_lab.studies.summaries import Result
 
-MACHINE = {"system": "none", "cpu": "abacus", "cores": 1, "threads": 1, "memory_mb": 8, "python": "3.0", "torch": "9.9", "ocnopt": "0"}
+MACHINE = {"cpu": "abacus", "system": "none", "python": "3.0", "torch": "9.9", "ocnopt": "0"}
+MACHINE |= {"cores": 1, "threads": 1, "memory_mb": 8}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = os.environ.get("OCNOPT_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
 
