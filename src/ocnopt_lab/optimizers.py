@@ -44,7 +44,7 @@ class OptimizerConfig:
     """Which optimizer."""
     lr: float | None = None
     """Learning rate. Left out: 1e-3 for adam, adamw and rmsprop, 3e-3 for soap, 0.01 for muon, 0.05 for sgd, 0.1 for
-    shampoo and singd, 1 for lbfgs, ocnopt's own for ocnopt."""
+    shampoo and singd, 0.3 for ddp (1/μ), 1 for lbfgs and emsa (1/ρ), ocnopt's own for ocnopt."""
     curvature: str | None = None
     """ocnopt: the metric (sgd, rmsprop, adam, kfac, ekfac)."""
     terminal: str | None = None
