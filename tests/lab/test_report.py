@@ -66,11 +66,19 @@ def train(out: str, *options: str) -> int:
     )
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of Adam and OCNOpt, two epochs each."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert train(f"{folder}/ours", "--epochs", "2", "--optimizer.curvature", "kfac") == 0
+    assert train(f"{folder}/adam", "--epochs", "2", "--optimizer.name", "adam", "--optimizer.betas", "0.8", "0.99") == 0
+    return folder
+
+
 @pytest.fixture
-def two_runs() -> None:
-    """Of Adam and OCNOpt, two epochs each, in the folder runs."""
-    assert train("runs/ours", "--epochs", "2", "--optimizer.curvature", "kfac") == 0
-    assert train("runs/adam", "--epochs", "2", "--optimizer.name", "adam", "--optimizer.betas", "0.8", "0.99") == 0
+def two_runs(trained: Path) -> None:
+    """A copy of them, in the folder runs."""
+    shutil.copytree(trained, "runs")
 
 
 @pytest.fixture
