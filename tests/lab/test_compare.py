@@ -86,6 +86,14 @@ def test_a_best_rate_at_the_edge_is_told() -> None:
     assert "edge of its grid: sgd" in OnProblem("p", results[:2], [get("sgd")], None).edges()
 
 
+def test_a_study_that_was_interrupted_tells_what_there_is() -> None:
+    """No run at a default rate, and no seed in common."""
+    results = [*runs("ocnopt", 0.2, 0.2, 0.1)[1:], *runs("sgd", 0.15, 0.1)]
+    part = OnProblem("p", results, [get("ocnopt"), get("sgd")], None)
+    part.goals = []
+    assert [table.title for table in part.tables()] == ["p: each method at its best rate"]
+
+
 def test_every_method_has_its_default_among_its_rates() -> None:
     assert all(method.default_rate in method.rates for method in METHODS.values())
     assert METHODS["ocnopt"].ours and METHODS["ocnopt-sgd"].ours and not METHODS["kfac-off"].ours

@@ -82,7 +82,7 @@ class Ablation:
         rows = []
         for setting in self.settings:
             on, off = (arms.get(name_of(x, self.base)) for x in (setting.optimizer, setting.twin))
-            if on and off and {x.seed for x in on.results} & {x.seed for x in off.results}:
+            if on and off and on.meets(off):
                 rows.append(Row(setting, on, off, on.against(off)))
         return rows
 

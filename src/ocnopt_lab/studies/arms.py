@@ -48,8 +48,12 @@ class Arm:
         """Median and interval."""
         return median_of([number(result) for result in self.results])
 
+    def meets(self, other: Arm) -> bool:
+        """Whether there is a seed that both have."""
+        return not {x.seed for x in self.results}.isdisjoint(x.seed for x in other.results)
+
     def against(self, other: Arm, number: Number = loss) -> Comparison:
-        """Over the seeds that both have."""
+        """Over the seeds that both have, at least one."""
         mine, theirs = ({result.seed: number(result) for result in arm.results} for arm in (self, other))
         seeds = sorted(mine.keys() & theirs.keys())
         return compared([mine[seed] for seed in seeds], [theirs[seed] for seed in seeds])

@@ -32,6 +32,8 @@ def score(result: Result) -> float:
 
 def outcomes(title: str, arms: Sequence[Arm], note: str = "") -> Table:
     """A row per arm: losses, scores, time and memory."""
+    if not arms:  # of a study that was interrupted
+        return Table(title, (), (), note)
     measure = arms[0].results[0].measure
     columns = ("method", "rate", "training loss", heading(measure), "seconds", "ms/step", "peak MB", "diverged")
     rows = [
@@ -51,9 +53,9 @@ def outcomes(title: str, arms: Sequence[Arm], note: str = "") -> Table:
 
 
 def pairs_of(firsts: Sequence[Arm], seconds: Sequence[Arm], number: Number = loss) -> list[Pair]:
-    """Every one of the first against every one of the second."""
+    """Every one of the first against every one of the second, where they have a seed in common."""
     words = {id(arm): f"{arm.method} at {rate_of(arm)}" if arm.rate else arm.method for arm in (*firsts, *seconds)}
-    return [(words[id(a)], words[id(b)], a.against(b, number)) for a in firsts for b in seconds]
+    return [(words[id(a)], words[id(b)], a.against(b, number)) for a in firsts for b in seconds if a.meets(b)]
 
 
 def comparisons(title: str, pairs: Sequence[Pair], form: Callable[[float], str] = tell) -> Table:
@@ -77,7 +79,7 @@ def score_form(measure: Measure) -> Callable[[float], str]:
 
 def power(found: Sequence[Comparison]) -> str:
     """What was tested, and what so few seeds cannot show."""
-    least = max(smallest_p(comparison.seeds) for comparison in found)
+    least = max((smallest_p(comparison.seeds) for comparison in found), default=0.0)
     told = "Wilcoxon's signed-rank test over the seeds, two-sided, corrected by Holm's method over this table."
     if least <= LEVEL:
         return told
