@@ -39,7 +39,8 @@ def resampled(values: ArrayLike, statistic: Callable[..., NDArray | np.floating]
     if len(near) < 2:
         return Estimate(*map(_far, (middle, middle, middle)))
     found = bootstrap((near,), statistic, confidence_level=CONFIDENCE, method="percentile", rng=0).confidence_interval
-    return Estimate(*map(_far, (middle, float(found.low), float(found.high))))
+    low, high = min(float(found.low), middle), max(float(found.high), middle)  # interpolation rounds past equal numbers
+    return Estimate(*map(_far, (middle, low, high)))
 
 
 def over_seeds(seeds: int, statistic: Callable[[NDArray], float]) -> Estimate:
