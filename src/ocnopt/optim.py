@@ -25,8 +25,18 @@ from .layout import asks_for_layout, lay_out
 from .linalg.symmetric import Tally
 from .ode.foreign import watch
 from .ode.replays import listen
-from .options import Search, game_of, group_defaults, rate_of, require_limits, require_trainable, resolved, samples_of
-from .passes import require_graph, send_columns
+from .options import (
+    Search,
+    game_of,
+    group_defaults,
+    period_of,
+    rate_of,
+    require_limits,
+    require_trainable,
+    resolved,
+    samples_of,
+)
+from .passes import require_attached, require_path, send_columns
 from .reporting import Report
 from .scaling import scale_of_caller
 from .seats import seats_of
@@ -63,6 +73,8 @@ class OCNOpt(Inspected):
         saturation: limit on the weights that the feedback puts on a sample's columns; None for no limit.
         feedback_samples: how many samples of each batch the feedback looks at; None for all, "auto" for 64 with
             kfac and ekfac, 16 with the diagonals, and all where the value is not per sample.
+        feedback_every: the period of the feedback in steps. Between, all layers take their open-loop steps with the
+            step length and momentum of the last search. The first steps all have feedback, and those of statistics.
         batch_dim: the dimension of the model's inputs that holds the batch.
         seed: for sampled labels and alignments; they draw nothing from the global generators.
         game: of layers that share a stage (residual and inception blocks): "off", "feedback-nash", "cooperative",
@@ -77,7 +89,7 @@ class OCNOpt(Inspected):
     MODEL_LR = 0.7
     OPTIONS = (
         *("model", "curvature", "search", "value", "terminal", "rollout_kind"),
-        *("feedback", "saturation", "feedback_samples", "batch_dim", "seed"),
+        *("feedback", "saturation", "feedback_samples", "feedback_every", "batch_dim", "seed"),
         *("game_kind", "alignment", "blocks"),
     )
 
@@ -99,6 +111,7 @@ class OCNOpt(Inspected):
         params: Params | None = None,
         saturation: float | None = 0.5,
         feedback_samples: int | str | None = "auto",
+        feedback_every: int = 1,
         batch_dim: int = 0,
         seed: int = 0,
         game: str | Kind = "off",
@@ -113,6 +126,7 @@ class OCNOpt(Inspected):
         self.curvature, self.search, self.value, self.terminal, self.rollout_kind = parts
         self.feedback, self.saturation = feedback, saturation
         self.feedback_samples = samples_of(feedback_samples, self.curvature, self.value)
+        self.feedback_every = period_of(feedback_every)
         self.batch_dim, self.seed = batch_dim, seed
         self.game_kind, self.alignment = game_of(game, alignment, self.curvature, self.value), alignment
         self.blocks = None if blocks is None else tuple(blocks)
@@ -175,7 +189,9 @@ class OCNOpt(Inspected):
         """
         if self.capture.mode is Mode.OFF:
             return loss.backward()  # a trial: only the loss is wanted
-        require_graph(self.capture, loss, output)
+        require_attached(loss, output)
+        if self.uses_curvature():
+            require_path(self.capture, loss, output)
         if self.without_gradients():
             self.capture.drop()
         if bool(loss.isfinite()) and self.uses_curvature():
@@ -243,4 +259,5 @@ class OCNOpt(Inspected):
         method = method_of(self.curvature, self.search, self.value, self.clock)
         axes = method, self.value, self.terminal, self.rollout
         limits = self.feedback, self.feedback_samples, limit_of(method, self.saturation)
-        return Solver(*axes, *limits, self.tally, self.game, self.capture.ranks, resting, self.watch)
+        shared = self.tally, self.game, self.capture.ranks
+        return Solver(*axes, *limits, *shared, resting, self.watch, self.feedback_due(self.clock["step"]))

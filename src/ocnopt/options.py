@@ -164,6 +164,13 @@ def samples_of(samples: int | str | None, curvature: Curvature, value: Value) ->
     return samples
 
 
+def period_of(every: int) -> int:
+    """feedback_every, once it is a period."""
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"feedback_every={every!r} must be a number of steps, at least 1.")
+    return every
+
+
 def game_of(game: Any, alignment: Any, curvature: Curvature, value: Value) -> Kind | None:
     """The kind of game. Raises ValueError where the other axes leave nothing to play for."""
     kind = made("game", game, KINDS)

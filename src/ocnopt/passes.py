@@ -40,14 +40,18 @@ def count_refusal(tally: Tally) -> None:
     tally["draws refused by a checkpoint"] += 1
 
 
-def require_graph(capture: Capture, loss: Tensor, output: Tensor) -> None:
-    """Raise ValueError unless the loss is one number that was computed from the output."""
+def require_attached(loss: Tensor, output: Tensor) -> None:
+    """Raise ValueError unless the loss is one number, and both have a graph."""
     if loss.numel() != 1:
         raise ValueError(f"The loss has shape {tuple(loss.shape)}; backward needs one number, like loss.mean().")
     if not output.requires_grad:
         raise ValueError("The output has no graph: pass the tensor the loss was computed from, not a detached copy.")
     if not loss.requires_grad:
         raise ValueError("The loss has no graph: compute it from the output with gradients enabled, undetached.")
+
+
+def require_path(capture: Capture, loss: Tensor, output: Tensor) -> None:
+    """Raise ValueError unless the loss was computed from the output."""
     with capture.during(Mode.OFF):
         (v,) = torch.autograd.grad(loss, output, retain_graph=True, allow_unused=True)
     if v is None:

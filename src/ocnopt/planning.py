@@ -18,6 +18,9 @@ from .passes import send_draw, smallest
 from .seats import Seat
 from .stateful import Stateful
 
+EAGER = 20
+"""Steps at the beginning that all have feedback, whatever its period."""
+
 
 class Planned(Stateful):
     """An optimizer that knows before a step how much of its trajectory it will use."""
@@ -26,6 +29,7 @@ class Planned(Stateful):
     search: Search | None
     feedback: float
     feedback_samples: int | None
+    feedback_every: int
     game_kind: Kind | None
     seats: list[Seat]
     tally: Tally
@@ -99,9 +103,19 @@ class Planned(Stateful):
 
     def gathering(self) -> Kronecker | None:
         """The curvature, where the coming step gathers statistics for it."""
+        return self.gathers(self.clock.get("step", 0) + 1)
+
+    def gathers(self, step: int) -> Kronecker | None:
+        """The curvature, where that step gathers statistics for it."""
         curvature = self.curvature
-        due = isinstance(curvature, Kronecker) and curvature.statistics_due(self.clock.get("step", 0) + 1)
+        due = isinstance(curvature, Kronecker) and curvature.statistics_due(step)
         return curvature if due else None  # type: ignore[return-value]
+
+    def feedback_due(self, step: int) -> bool:
+        """Whether that step has feedback and a search of its own; those that measure their steps always have."""
+        if step <= EAGER or getattr(self.search, "needs_closure", False) or self.gathers(step):
+            return True
+        return step % self.feedback_every == 0
 
     def draw(self, sweep: Sweep, output: GradientEdge) -> None:
         """Send cotangents at labels drawn from the model down the graph, when statistics are due."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from .core.bellman import Pace
 from .core.search import Calibration, Model, Quadratic, Trust, bellman_quadratic
+from .core.stage import inner
 from .curvature import Curvature, Kronecker
 from .curvature.diagonal import buffers
 from .gathering import Turn
@@ -56,16 +58,14 @@ class Searched:
         return turn.player is not None
 
     def beginning(self) -> Clock:
-        state = dict.fromkeys(("overshoot", "slope", "momentum", "predicted", "loss", "drawn", "modelled"), 0.0)
-        return {"step": 0, "damping": self.model.start, "length": 1.0, "calibration": 1.0, **state}
+        zeros = "overshoot", "slope", "momentum", "predicted", "loss", "drawn", "modelled", "shrinkage"
+        first = {"step": 0, "labels": 0, "damping": self.model.start, "length": 1.0, "calibration": 1.0}
+        return first | dict.fromkeys(zeros, 0.0)
 
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
-        alpha = (1.0, 0.0) if played is None else self.search(played, clock)
-        shrinkage = self.model.shrinkage_of(None if played is None else played.boundary.loss)
         moving = [turn for turn in turns if turn.step]
-        for turn in moving:
-            if self.previous(turn) is None:  # momentum is of a whole turn
-                forget(turn)
+        alpha = self.onward(moving, clock) if played is None else self.search(played, clock)
+        shrinkage = clock.get("shrinkage", 0.0)
         self.move([turn for turn in moving if turn.kronecker], *alpha, shrinkage)
         self.move([turn for turn in moving if not turn.kronecker], *alpha, 0.0)
         still = [turn for turn in turns if not turn.step]
@@ -74,6 +74,9 @@ class Searched:
 
     def move(self, turns: Sequence[Turn], length: float, momentum: float, shrinkage: float) -> None:
         """By u ← α₁ δθ + α₂ u, one foreach call for all parameters of a group."""
+        for turn in turns:
+            if self.previous(turn) is None:  # momentum is of a whole turn
+                forget(turn)
         for entries in by_group((turn, turn.step) for turn in turns):
             u, params, lr = buffers(entries.states, "direction", entries.values), entries.params, entries.group["lr"]
             torch._foreach_mul_(u, momentum)
@@ -87,6 +90,7 @@ class Searched:
         """(α₁, α₂) from the model, after the damping has learned from the slope along the last step."""
         boundary = played.boundary
         clock.update(self.beginning() | clock)
+        clock.update(labels=boundary.labels, shrinkage=self.model.shrinkage_of(boundary.loss))
         b, R, overlap = directions(played)
         self.calibrate(played, R[0], clock)
         trust = Trust(clock["damping"], clock["overshoot"], clock["slope"])
@@ -100,6 +104,25 @@ class Searched:
             return 0.0, 0.0
         record(clock, trust, quadratic, alpha)
         return float(alpha[0]), float(alpha[1])
+
+    def onward(self, turns: Sequence[Turn], clock: Clock) -> tuple[float, float]:
+        """(α₁, α₂) of the last search, where the feedback rests; the damping learns from the slope all the same."""
+        if not clock.get("labels") or not any(turn.feedback for turn in turns):
+            clock["shrinkage"] = 0.0
+            return 1.0, 0.0
+        b = self.slopes(turns)
+        trust = Trust(clock["damping"], clock["overshoot"], clock["slope"])
+        trust.observe(b[1], self.model, clock["labels"])
+        slope = b[0] * clock["length"] + b[1] * clock["momentum"]
+        clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=slope if math.isfinite(slope) else 0.0)
+        return clock["length"], clock["momentum"]
+
+    def slopes(self, turns: Sequence[Turn]) -> tuple[float, float]:
+        """b: of the objective along the steps of the turns that play, and along their previous directions."""
+        playing = [turn for turn in turns if turn.feedback]
+        fresh = [inner(turn.step, turn.gradients) for turn in playing]
+        ball = [inner(u, turn.gradients) for turn in playing if (u := self.previous(turn)) is not None]
+        return float(torch.stack(fresh).sum()), float(torch.stack(ball).sum()) if ball else 0.0
 
     def calibrate(self, played: Played, R: Tensor, clock: Clock) -> None:
         """Learn from the draws of a step that gathers statistics how much curvature C leaves out."""

@@ -19,6 +19,7 @@ from .core.stage import Stage, minus
 from .core.terminal import Terminal
 from .core.value import Value
 from .curvature import Kronecker
+from .curvature.metrics import DiagonalMetric
 from .game.coalition import Side, alone
 from .game.play import Game
 from .gathering import Boundary, Turn, are_finite, boundary_of, stage_of
@@ -29,6 +30,9 @@ from .played import Played
 from .seats import ROOT
 from .updates import Clock, Method, diagonal_of
 
+UNASKED = DiagonalMetric((), ())
+"""Of turns whose step is the diagonal's own rule, where nobody plays: by name alone."""
+
 
 @dataclass(frozen=True)
 class Solver:
@@ -38,6 +42,7 @@ class Solver:
     game: of players that share a stage; None where each has its own.  ranks: that share the batch.
     resting: turns that do not move in this step; their Kronecker statistics must be there when they do.
     watch: what looks into the step.
+    due: whether this step has feedback; without, all layers take the open loop's.
     """
 
     method: Method
@@ -52,6 +57,7 @@ class Solver:
     ranks: Ranks = ALONE
     resting: Sequence[Turn] = ()
     watch: Blind = BLIND
+    due: bool = True
 
     def step(self, turns: Sequence[Turn], capture: Capture, clock: Clock) -> float | None:
         """Move all parameters of the turns. Returns the loss, where the trajectory shows it."""
@@ -63,10 +69,15 @@ class Solver:
                 self.method.apply(turns, played, clock)
         return None if played is None else played.boundary.loss
 
+    @property
+    def plays(self) -> bool:
+        """Whether anybody asks for the terminal condition."""
+        return self.feedback > 0 or self.method.needs_responses
+
     def boundary(self, turns: Sequence[Turn], capture: Capture) -> Boundary | None:
-        """The terminal condition; None where nobody plays or nobody asks for it."""
+        """The terminal condition; None where nobody plays, or not in this step."""
         playing = [turn for turn in turns if turn.feedback]
-        if not playing or not (self.feedback > 0 or self.method.needs_responses):
+        if not (playing and self.due and self.plays):
             return None
         like = playing[0].gradients[0].new_empty(0, dtype=self.precision(playing[0].gradients[0].dtype))
         return boundary_of(playing, capture, self.terminal, like, self.samples)
@@ -145,6 +156,8 @@ class Solver:
             scale = self.method.scale(turn)
             if turn.kronecker and isinstance(curvature, Kronecker):
                 turn.metric = curvature.metric(turn.player, turn.state, damping, scale[0])  # type: ignore[arg-type]
+            elif not self.plays:
+                turn.metric = UNASKED
             else:
                 turn.metric = diagonal_metric(rule, turn, scale).guarded(self.value.faint)
 
@@ -199,7 +212,7 @@ class Solver:
     def settle(self, turn: Turn) -> None:
         """The effective gradient and the step of a turn that did not play: the open loop's."""
         turn.effective = turn.gradients
-        if turn.kronecker:
+        if turn.kronecker or (turn.feedback and self.method.steers(turn)):
             step = minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]
             turn.step = step if are_finite(step) else zeros(step)
 

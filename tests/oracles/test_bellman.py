@@ -100,7 +100,8 @@ def test_previous_step_and_pace_are_those_the_parameters_took(search: str | Mode
     optimizer = OCNOpt(task.net, curvature=CURVATURES["kfac"], search=search, lr=0.3, momentum=0.8)
 
     def watched(problem: Problem) -> list:
-        problems.append(problem)
+        previous = [x.clone() for stage in problem.stages for x in stage.previous or ()]  # it will be averaged in place
+        problems.append((problem.pace, previous))
         return backward_pass(problem)
 
     places = [[p.detach().clone() for p in task.net.parameters()]]
@@ -112,7 +113,8 @@ def test_previous_step_and_pace_are_those_the_parameters_took(search: str | Mode
             optimizer.step()
             places.append([p.detach().clone() for p in task.net.parameters()])
     fresh, ball = (1.0, 0.8) if search == "fixed" else (0.3 * clock["length"], clock["momentum"])
-    assert problems[-1].pace.fresh == pytest.approx(fresh)
-    found = [problems[-1].pace.ball * x for stage in problems[-1].stages for x in stage.previous]
+    pace, previous = problems[-1]
+    assert pace.fresh == pytest.approx(fresh)
+    found = [pace.ball * x for x in previous]
     for u, now, before in zip(found, places[2], places[1], strict=True):
         close(u, ball * (now - before), "momentum's part of the step")

@@ -94,11 +94,10 @@ class Stage:
     def products(self) -> Params | None:
         """f_θᵀ Y of every column and sample on its own, tensors (r, N, *parameter), where they pay.
 
-        A metric without the layer's own block needs them for G in any case; once formed, every pull and
-        every response is a product with them. None where they are not needed, or larger than the rows
-        they are made of, or than ``LARGEST``.
+        Forming them takes as many operations as one response; then every pull and every response is a product
+        with them. None where they are larger than the rows they are made of, or than ``LARGEST``.
         """
-        if self.metric.contains_own_block or not getattr(self.player, "is_matrix", False):
+        if not getattr(self.player, "is_matrix", False):
             return None
         entries = sum(p[0].numel() for p in self.gradient if p.dim() > 1) * self.gradient[0].shape[0]
         rows = sum(call.z[0].numel() + Y[0, 0].numel() for call, Y, _ in self.pairs)
@@ -198,7 +197,7 @@ def minus(x: Params) -> Params:
     return tuple(-a for a in x)
 
 
-def inner(x: Params, y: Params) -> Tensor:
+def inner(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
     """⟨x, y⟩ over all parameters of a stage."""
     return torch.stack([dot(a, b) for a, b in zip(x, y, strict=True)]).sum()
 

@@ -1,0 +1,110 @@
+"""feedback_every: in between, all layers take their open-loop steps, as long as the last search had them."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import torch
+from optimizer_cases import batch, build, mlp, one_step, same, snapshot, train
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ocnopt import OCNOpt, planning, solving
+from ocnopt.core.bellman import backward_pass
+from ocnopt_lab.acceptance.run import distance
+
+every_curvature = pytest.mark.parametrize("curvature", ["sgd", "rmsprop", "adam", "kfac", "ekfac"])
+
+
+def passes(model: nn.Module, optimizer: OCNOpt, steps: range) -> list[int]:
+    """The steps in which the Bellman pass ran."""
+    ran = []
+    for step in steps:
+        with mock.patch.object(solving, "backward_pass", wraps=backward_pass) as watched:
+            one_step(model, optimizer, *batch(step))
+        ran += [optimizer.clock["step"]] * watched.call_count
+    return ran
+
+
+@every_curvature
+def test_the_passes_run_at_the_period(curvature: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "EAGER", 3)
+    model = mlp()
+    ran = passes(model, build(model, curvature, "model", feedback_every=4), range(24))
+    statistics = {4, 5, 10, 20} if curvature in ("kfac", "ekfac") else set()
+    assert ran == sorted({1, 2, 3, *range(4, 25, 4)} | statistics)
+
+
+@every_curvature
+@pytest.mark.parametrize("search", ["fixed", "model"])
+def test_a_period_of_one_is_every_step(curvature: str, search: str) -> None:
+    model = mlp()
+    assert passes(model, build(model, curvature, search, feedback_every=1), range(25)) == [*range(1, 26)]
+
+
+@every_curvature
+def test_between_it_goes_on_with_the_last_search(curvature: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """p ← p + lr (α₁ k + α₂ u), k the open loop's; every parameter moves and the search goes on learning."""
+    monkeypatch.setattr(planning, "EAGER", 6)
+    model = mlp()
+    optimizer = build(model, curvature, "model", feedback_every=1000)
+    train(model, optimizer, 6)
+    before, clock = [p.detach().clone() for p in model.parameters()], dict(optimizer.clock)
+    ball = [clock["momentum"] * optimizer.state[p]["direction"] for p in model.parameters()]
+    one_step(model, optimizer, *batch(6))
+    assert (optimizer.clock["length"], optimizer.clock["momentum"]) == (clock["length"], clock["momentum"])
+    assert optimizer.clock["overshoot"] != clock["overshoot"]
+    for p, old, u in zip(model.parameters(), before, ball, strict=True):
+        fresh = optimizer.state[p]["direction"] - u
+        assert float((fresh * p.grad).sum()) < 0, "k is a direction of descent"
+        lr = optimizer.param_groups[0]["lr"]
+        assert torch.allclose(p - old, lr * (fresh + u), atol=1e-12)
+
+
+def test_under_a_fixed_step_they_are_those_of_adamw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "EAGER", 0)
+    ours, theirs = mlp(), mlp()
+    optimizer = OCNOpt(ours, lr=1e-2, curvature="adam", search="fixed", feedback_every=100)
+    adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.0)
+    for step in range(10):
+        one_step(ours, optimizer, *batch(step))
+        one_step(theirs, adamw, *batch(step))
+    assert distance(ours, theirs) < 1e-12
+
+
+@every_curvature
+def test_resumes_bit_for_bit(curvature: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "EAGER", 2)
+    model, resumed = mlp(), mlp()
+    optimizer, other = (build(m, curvature, "model", feedback_every=3) for m in (model, resumed))
+    train(model, optimizer, 7)
+    resumed.load_state_dict(model.state_dict())
+    other.load_state_dict(optimizer.state_dict())
+    for step in range(7, 12):
+        one_step(model, optimizer, *batch(step))
+        one_step(resumed, other, *batch(step))
+    assert same(snapshot(model, optimizer), snapshot(resumed, other))
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2"])
+def test_it_is_a_number_of_steps(wrong: object) -> None:
+    with pytest.raises(ValueError, match=r"feedback_every=.* must be a number of steps, at least 1"):
+        OCNOpt(mlp(), feedback_every=wrong)  # type: ignore[arg-type]
+
+
+def test_searches_that_measure_have_feedback_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "EAGER", 0)
+    model = mlp()
+    optimizer = OCNOpt(model, search="levenberg-marquardt", feedback_every=50)
+    x, y = batch(0)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)
+    assert optimizer.last_step is not None and optimizer.feedback_due(7)
