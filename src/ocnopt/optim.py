@@ -25,17 +25,7 @@ from .layout import asks_for_layout, lay_out
 from .linalg.symmetric import Tally
 from .ode.foreign import watch
 from .ode.replays import listen
-from .options import (
-    Search,
-    game_of,
-    group_defaults,
-    period_of,
-    rate_of,
-    require_limits,
-    require_trainable,
-    resolved,
-    samples_of,
-)
+from .options import Search, game_of, group_defaults, rate_of, require_limits, require_trainable, resolved, samples_of
 from .passes import require_attached, require_path, send_columns
 from .reporting import Report
 from .scaling import scale_of_caller
@@ -121,12 +111,11 @@ class OCNOpt(Inspected):
         require_trainable(model)
         require_whole(model.named_parameters())
         self.model = model
-        require_limits(feedback, saturation)
+        require_limits(feedback, saturation, feedback_every)
         parts = resolved(curvature, search, value, terminal, rollout, damping)
         self.curvature, self.search, self.value, self.terminal, self.rollout_kind = parts
-        self.feedback, self.saturation = feedback, saturation
+        self.feedback, self.feedback_every, self.saturation = feedback, feedback_every, saturation
         self.feedback_samples = samples_of(feedback_samples, self.curvature, self.value)
-        self.feedback_every = period_of(feedback_every)
         self.batch_dim, self.seed = batch_dim, seed
         self.game_kind, self.alignment = game_of(game, alignment, self.curvature, self.value), alignment
         self.blocks = None if blocks is None else tuple(blocks)

@@ -164,13 +164,6 @@ def samples_of(samples: int | str | None, curvature: Curvature, value: Value) ->
     return samples
 
 
-def period_of(every: int) -> int:
-    """feedback_every, once it is a period."""
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"feedback_every={every!r} must be a number of steps, at least 1.")
-    return every
-
-
 def game_of(game: Any, alignment: Any, curvature: Curvature, value: Value) -> Kind | None:
     """The kind of game. Raises ValueError where the other axes leave nothing to play for."""
     kind = made("game", game, KINDS)
@@ -188,8 +181,10 @@ def game_of(game: Any, alignment: Any, curvature: Curvature, value: Value) -> Ki
     return kind
 
 
-def require_limits(feedback: float, saturation: float | None) -> None:
-    """Raise ValueError unless the limits of the feedback make sense."""
+def require_limits(feedback: float, saturation: float | None, every: int) -> None:
+    """Raise ValueError unless the limits of the feedback and its period make sense."""
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"feedback_every={every!r} must be a number of steps, at least 1.")
     require_rate("feedback", feedback, zero=True)
     if saturation is not None:
         require_rate("saturation", saturation)

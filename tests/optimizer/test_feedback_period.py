@@ -45,11 +45,13 @@ def test_a_period_of_one_is_every_step(curvature: str, search: str) -> None:
 
 @every_curvature
 def test_between_it_goes_on_with_the_last_search(curvature: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """p ← p + lr (α₁ k + α₂ u), k the open loop's; every parameter moves and the search goes on learning."""
+    """p ← (1 − lr α₁ shrinkage) p + lr (α₁ k + α₂ u), k the open loop's; the search goes on learning."""
     monkeypatch.setattr(planning, "EAGER", 6)
-    model = mlp()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     optimizer = build(model, curvature, "model", feedback_every=1000)
     train(model, optimizer, 6)
+    optimizer.clock.update(length=0.6, momentum=0.3)
     before, clock = [p.detach().clone() for p in model.parameters()], dict(optimizer.clock)
     ball = [clock["momentum"] * optimizer.state[p]["direction"] for p in model.parameters()]
     one_step(model, optimizer, *batch(6))
@@ -59,7 +61,8 @@ def test_between_it_goes_on_with_the_last_search(curvature: str, monkeypatch: py
         fresh = optimizer.state[p]["direction"] - u
         assert float((fresh * p.grad).sum()) < 0, "k is a direction of descent"
         lr = optimizer.param_groups[0]["lr"]
-        assert torch.allclose(p - old, lr * (fresh + u), atol=1e-12)
+        kept = 1 - lr * clock["length"] * clock["shrinkage"] * (curvature in ("kfac", "ekfac"))
+        assert torch.allclose(p, kept * old + lr * (fresh + u), atol=1e-12)
 
 
 def test_under_a_fixed_step_they_are_those_of_adamw(monkeypatch: pytest.MonkeyPatch) -> None:
