@@ -65,6 +65,8 @@ class OCNOpt(Inspected):
             kfac and ekfac, 16 with the diagonals, and all where the value is not per sample.
         feedback_every: the period of the feedback in steps. Between, all layers take their open-loop steps with the
             step length and momentum of the last search. The first steps all have feedback, and those of statistics.
+        curvature_samples: with value="coupled", how many samples of each batch, the first ones, the curvature is made
+            of, each standing for as many as it takes; the gradient is that of all. None for all.
         batch_dim: the dimension of the model's inputs that holds the batch.
         seed: for sampled labels and alignments; they draw nothing from the global generators.
         game: of layers that share a stage (residual and inception blocks): "off", "feedback-nash", "cooperative",
@@ -102,6 +104,7 @@ class OCNOpt(Inspected):
         saturation: float | None = 0.5,
         feedback_samples: int | str | None = "auto",
         feedback_every: int = 1,
+        curvature_samples: int | None = None,
         batch_dim: int = 0,
         seed: int = 0,
         game: str | Kind = "off",
@@ -115,7 +118,7 @@ class OCNOpt(Inspected):
         parts = resolved(curvature, search, value, terminal, rollout, damping)
         self.curvature, self.search, self.value, self.terminal, self.rollout_kind = parts
         self.feedback, self.feedback_every, self.saturation = feedback, feedback_every, saturation
-        self.feedback_samples = samples_of(feedback_samples, self.curvature, self.value)
+        self.feedback_samples = samples_of(feedback_samples, curvature_samples, self.curvature, self.value)
         self.batch_dim, self.seed = batch_dim, seed
         self.game_kind, self.alignment = game_of(game, alignment, self.curvature, self.value), alignment
         self.blocks = None if blocks is None else tuple(blocks)

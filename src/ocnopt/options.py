@@ -153,8 +153,11 @@ def resolved(
     )
 
 
-def samples_of(samples: int | str | None, curvature: Curvature, value: Value) -> int | None:
-    """How many samples the feedback looks at: "auto" is the curvature's number, all where they couple."""
+def samples_of(samples: int | str | None, curved: int | None, curvature: Curvature, value: Value) -> int | None:
+    """How many samples the feedback looks at: "auto" is the curvature's number; where they couple, ``curved``."""
+    if curved is not None:
+        require_coupled(samples, curved, value)
+        return curved
     if isinstance(samples, str):
         if samples != "auto":
             raise ValueError(f"feedback_samples={samples!r} is not known; give a number, None for all, or 'auto'.")
@@ -162,6 +165,22 @@ def samples_of(samples: int | str | None, curvature: Curvature, value: Value) ->
     if samples is not None and samples < 1:
         raise ValueError(f"feedback_samples={samples} must be at least 1, or None for the whole batch.")
     return samples
+
+
+def require_coupled(samples: int | str | None, curved: int, value: Value) -> None:
+    """Raise ValueError unless so many samples can be those of a coupled curvature."""
+    if not isinstance(value, Coupled):
+        raise ValueError(
+            f"curvature_samples={curved} is for value='coupled', whose curvature is that of all samples together; "
+            "with other values pass feedback_samples."
+        )
+    if samples != "auto":
+        raise ValueError(
+            f"curvature_samples={curved} and feedback_samples={samples} are the same thing with value='coupled'; "
+            "leave feedback_samples out."
+        )
+    if isinstance(curved, bool) or not isinstance(curved, int) or curved < 1:
+        raise ValueError(f"curvature_samples={curved!r} must be a whole number, at least 1, or None for all samples.")
 
 
 def game_of(game: Any, alignment: Any, curvature: Curvature, value: Value) -> Kind | None:

@@ -53,6 +53,14 @@ BAD_NUMBERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"betas": 0.9}, ("betas=0.9", "two numbers")),
     ({"saturation": -1.0}, ("saturation=-1.0", "positive")),
     ({"feedback_samples": 0}, ("feedback_samples=0", "at least 1")),
+    ({"curvature_samples": 8}, ("curvature_samples=8 is for value='coupled'", "pass feedback_samples")),
+    ({"curvature_samples": 0, "value": "coupled"}, ("curvature_samples=0", "at least 1")),
+    ({"curvature_samples": 2.5, "value": "coupled"}, ("curvature_samples=2.5", "whole number")),
+    ({"curvature_samples": True, "value": "coupled"}, ("curvature_samples=True", "whole number")),
+    (
+        {"curvature_samples": 8, "feedback_samples": 8, "value": "coupled"},
+        ("curvature_samples=8 and feedback_samples=8 are the same thing", "leave feedback_samples out"),
+    ),
 ]
 
 

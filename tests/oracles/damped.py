@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,10 @@ class Dense:
 
 @dataclass
 class Problem:
-    """A network, its batch and loss.  rates (p,): of every entry of θ.  decay: γ of ½γ|θ|²."""
+    """A network, its batch and loss.  rates (p,): of every entry of θ.  decay: γ of ½γ|θ|².
+
+    curved: of how many samples the curvature is, whose mean stands for that of all.
+    """
 
     net: nn.Module
     x: Tensor
@@ -31,6 +34,7 @@ class Problem:
     loss: Loss = nn.functional.mse_loss
     rates: Tensor | float = 1.0
     decay: float = 0.0
+    curved: int | None = None
 
     def theta(self) -> Tensor:
         return nn.utils.parameters_to_vector(self.net.parameters()).detach()
@@ -46,9 +50,10 @@ class Problem:
 
     def gauss_newton(self, theta: Tensor) -> Tensor:
         """JᵀHJ + γI, (p, p)."""
-        out = self.output(theta).detach()
-        J = torch.func.jacrev(lambda t: self.output(t).flatten())(theta)
-        H = torch.func.hessian(lambda h: self.loss(h.view_as(out), self.y))(out.flatten())
+        part = replace(self, x=self.x[: self.curved], y=self.y[: self.curved])
+        out = part.output(theta).detach()
+        J = torch.func.jacrev(lambda t: part.output(t).flatten())(theta)
+        H = torch.func.hessian(lambda h: self.loss(h.view_as(out), part.y))(out.flatten())
         return J.T @ H @ J + self.decay * torch.eye(len(theta), dtype=theta.dtype)
 
     def gradient(self, theta: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from ocnopt import OCNOpt, predicting, trials
 from ocnopt.core import joint
 from ocnopt.core.acceptance import Backtracking, Damping, LevenbergMarquardt, Line, Outcome
 from ocnopt.core.search import bellman_quadratic
+from ocnopt.core.stage import Samples
+from ocnopt.core.value import Coupled
 
 BOLD = LevenbergMarquardt(start=1e-3)
 """Starts so small that the first tries are refused."""
@@ -98,6 +100,20 @@ def test_after_refusals_too() -> None:
 def test_weight_decay_is_part_of_the_objective() -> None:
     task = problem(decay=0.01)
     check(task, optimizer_of(task), steps=10)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("curved", [1, 10, 400])
+def test_the_curvature_may_be_that_of_some_samples(curved: int, outputs: int) -> None:
+    """The gradient, the prediction's slope and the loss are those of all; 400 are more than there are."""
+    task = problem(outputs=outputs, curved=curved)
+    outcomes = check(task, optimizer_of(task, curvature_samples=curved), steps=6)
+    assert outcomes[-1].loss < outcomes[0].loss
+
+
+def test_some_samples_with_weight_decay() -> None:
+    task = problem(curved=10, decay=0.01)
+    check(task, optimizer_of(task, curvature_samples=10), steps=6)
 
 
 def test_rates_multiply_the_step_and_enter_the_prediction() -> None:
@@ -243,6 +259,10 @@ MUTATIONS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
     "weight decay is left out of the objective": (
         *(trials, "objective", lambda loss, turns: loss),
         test_weight_decay_is_part_of_the_objective,
+    ),
+    "the samples of the curvature stand for themselves alone": (
+        *(Coupled, "start", lambda self, C, samples: (C, Samples(samples.rows))),
+        lambda: test_the_curvature_may_be_that_of_some_samples(10, 1),
     ),
     "ν does not double": (
         *(LevenbergMarquardt, "refused", lambda self, d: Damping(d.value * 2, 2.0)),
