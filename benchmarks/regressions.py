@@ -30,7 +30,7 @@ from ocnopt_lab.runs.environment import describe
 from ocnopt_lab.runs.folder import write_json
 from ocnopt_lab.timed import Clock, Mark, train
 from ocnopt_lab.timed.curves import draw_curves
-from ocnopt_lab.timed.methods import Method, adam, coupled, ekfac, lbfgs, then_lbfgs
+from ocnopt_lab.timed.methods import Method, adam, coupled, ekfac, lbfgs, stochastic, then_lbfgs
 from ocnopt_lab.timed.trial import trial
 
 ROWS = 4096
@@ -88,11 +88,12 @@ class Regressions:
                 raise LabError(f"{path} was run with other --seconds or --samples; choose another --out.")
 
     def methods(self, problem: str) -> dict[str, Method]:
-        """By name, OCNOpt's first. Its coupled steps take all samples, where that many can be solved for."""
-        whole = {"ocnopt-coupled": coupled} if columns(problem, self.samples, self.data_dir) <= ROWS else {}
+        """By name, OCNOpt's first. Its coupled steps take all samples, where so many can be solved for."""
+        whole = columns(problem, self.samples, self.data_dir) <= ROWS
+        ours = {"ocnopt-coupled": coupled} if whole else {"ocnopt-stochastic": stochastic}
         adams = {f"adam-{lr:g}": adam(lr) for lr in self.adam_lrs}
         mixed = {f"adamw-{lr:g}-lbfgs": then_lbfgs(lr, torch.optim.AdamW) for lr in self.adam_lrs}
-        return {**whole, "ocnopt-default": ekfac, **adams, "lbfgs": lbfgs, **mixed}
+        return {**ours, "ocnopt-default": ekfac, **adams, "lbfgs": lbfgs, **mixed}
 
     def path(self, problem: str, method: str, seed: int) -> Path:
         return self.out / f"{problem}-{method}-{seed}.json"

@@ -23,7 +23,7 @@ def again_of(search: Any, closure: Any, capture: Capture, groups: Sequence[Mappi
     if closure is None:
         require_closure(search, groups)
         return None
-    return Again(closure, capture)
+    return Again(closure, capture) if getattr(search, "keeps_batch", True) else Unrepeated(closure, capture)
 
 
 class Again:
@@ -76,6 +76,13 @@ class Again:
                 "compares losses, so draw the batch and all random numbers but torch's own outside of the closure, or "
                 "choose search='model'."
             )
+
+
+class Unrepeated(Again):
+    """For a search that takes a batch as a sample of many: one that changes from call to call is no error."""
+
+    def require_same(self, loss: Any) -> None:
+        pass
 
 
 @contextmanager

@@ -53,7 +53,8 @@ class OCNOpt(Inspected):
         value: "per-sample", "coupled", "own-gains" (as printed by DDPNOpt), or "robust" (against disturbances).
         rollout: "linear", or "nonlinear" (a second forward pass).
         search: "model" (step length and momentum from the Bellman quadratic), "fixed", a ``core.search.Model``; or,
-            with ``step(closure)``, "levenberg-marquardt" or "backtracking", or an object of ``core.acceptance``.
+            with ``step(closure)``, "levenberg-marquardt", "backtracking" or, on batches,
+            "stochastic-levenberg-marquardt", or an object of ``core.acceptance`` or ``core.unseen``.
         feedback: κ ≥ 0, scales the terminal core; 0 is the base optimizer.
         momentum: of sgd, rmsprop, and of kfac and ekfac at a fixed step. None: 0.9, for rmsprop 0.
         betas: averaging coefficients of adam, and of the companion of kfac and ekfac.

@@ -13,6 +13,7 @@ from .core.acceptance import Backtracking, LevenbergMarquardt
 from .core.rollout import Linear, Nonlinear
 from .core.search import Model
 from .core.terminal import Auto, Fisher, GaussNewton, Gradient, Terminal, TrueVsRest
+from .core.unseen import StochasticLevenbergMarquardt
 from .core.value import Coupled, OwnGains, PerSample, Value
 from .curvature import TABLE as CURVATURES
 from .curvature import Adam, Curvature, Kronecker
@@ -34,12 +35,13 @@ VALUES: dict[str, Callable[[], Value]] = {
     "robust": Robust,
 }
 ROLLOUTS: dict[str, type[Linear] | type[Nonlinear]] = {"linear": Linear, "nonlinear": Nonlinear}
-Search = Model | LevenbergMarquardt | Backtracking
+Search = Model | LevenbergMarquardt | Backtracking | StochasticLevenbergMarquardt
 SEARCHES: dict[str, Callable[[], Search | None]] = {
     "model": Model,
     "fixed": lambda: None,
     "levenberg-marquardt": LevenbergMarquardt,
     "backtracking": Backtracking,
+    "stochastic-levenberg-marquardt": StochasticLevenbergMarquardt,
 }
 
 
@@ -143,10 +145,14 @@ def resolved(
     curvature: Any, search: Any, value: Any, terminal: Any, rollout: Any, damping: float | None
 ) -> tuple[Any, ...]:
     """The arguments of ``OCNOpt`` made into objects, in this order."""
-    kind = made("value", value, VALUES)
+    kind, how = made("value", value, VALUES), with_damping(made("search", search, SEARCHES), damping)
+    if isinstance(how, StochasticLevenbergMarquardt) and not isinstance(kind, Coupled):
+        raise ValueError(
+            f"search={name_of(how)!r} is for value='coupled'; with other values search='model' is for batches."
+        )
     return (
         with_damping(curvature_of(curvature), damping),
-        with_damping(made("search", search, SEARCHES), damping),
+        how,
         kind,
         fitting(made("terminal", terminal, TERMINALS), kind),
         chosen("rollout", rollout, ROLLOUTS),

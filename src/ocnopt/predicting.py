@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from .core.acceptance import Line
 from .core.policy import Step
 from .core.protocols import Params
@@ -43,6 +46,22 @@ def line_of(turns: Sequence[Turn], played: Played | None) -> Line:
             else:
                 slope = float(inner((d,), (Q,)))
                 b, H = b + rate * slope, H - rate**2 * slope
+    return Line(b, H)
+
+
+def line_along(turns: Sequence[Turn], played: Played | None, moves: Sequence[Sequence[Tensor]]) -> Line:
+    """b and H along given moves of all turns, each of which is a player of its own or has none."""
+    by_label = {turn.seat.path: tuple(move) for turn, move in zip(turns, moves, strict=True)}
+    b = sum(float(inner(tuple(m), tuple(t.gradients))) for t, m in zip(turns, moves, strict=True))
+    H = sum(
+        group["weight_decay"] * float(m.square().sum())
+        for turn, move in zip(turns, moves, strict=True)
+        for m, group in zip(move, turn.groups, strict=True)
+    )
+    if played is not None:
+        R = torch.stack([stage.resp(by_label[stage.label]) for stage in played.stages]).sum(0)
+        zero = played.boundary.C.new_zeros
+        H += float(bellman_quadratic(zero(1), R[None], weighted_core(played.boundary), zero(1, 1), 0.0).H)
     return Line(b, H)
 
 

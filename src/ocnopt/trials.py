@@ -16,10 +16,12 @@ from torch import Tensor
 from .core.acceptance import Damping, Line, Outcome, Rule
 from .core.bellman import Pace
 from .core.capture import Capture
+from .core.unseen import StochasticLevenbergMarquardt
 from .core.value import Coupled, Value
 from .curvature import SGD, Curvature, Kronecker
 from .evaluating import Again, differ, number, precision, tensors_kept_unless
 from .gathering import Boundary, Turn
+from .judging import Judging
 from .options import Search
 from .played import Played
 from .predicting import line_of, objective, step_of
@@ -119,6 +121,8 @@ def taken(
         if again is None:
             return solver.step(turns, capture, clock), None
         assert isinstance(solver.method, Tried)
+        if isinstance(rule := solver.method.rule, StochasticLevenbergMarquardt):
+            return None, Judging(solver, solver.method, rule, turns, again, number(loss)).run()
         return None, Trials(solver, solver.method, turns, again, number(loss), precision(loss)).run()
 
 

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("game", "ode"),
     (
         *("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "planning", "measuring"),
-        *("stateful", "evaluating", "predicting", "trials", "layout", "scaling", "distributed", "searching"),
+        *("stateful", "evaluating", "predicting", "trials", "judging", "layout", "scaling", "distributed", "searching"),
         *("played", "versions", "observing", "inspecting"),
     ),
     ("optim",),

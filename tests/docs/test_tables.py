@@ -33,6 +33,7 @@ CLASSES = {
     **{kind.__name__: kind for kind in (terminal.Auto, terminal.Gradient, terminal.Fisher, search.Model)},
     **{kind.__name__: kind for kind in (kinds.Cooperative, kinds.ProductCooperative)},
     **{kind.__name__: kind for kind in (acceptance.LevenbergMarquardt, acceptance.Backtracking)},
+    "StochasticLevenbergMarquardt": StochasticLevenbergMarquardt,
 }
 NAMES = {
     "curvature": curvature.TABLE,

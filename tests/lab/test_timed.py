@@ -62,6 +62,7 @@ def test_batches_are_epochs_in_the_order_of_the_seed() -> None:
 KINDS = {
     "coupled": methods.coupled,
     "ekfac": methods.ekfac,
+    "stochastic": methods.stochastic,
     "adam": methods.adam(1e-2),
     "lbfgs": methods.lbfgs,
     "in turn": methods.then_lbfgs(1e-2, torch.optim.AdamW),

@@ -203,6 +203,9 @@ class Outcome:
     predicted, actual: by how much the objective was to fall and did, at the last try; ratio: ρ, one over the other.
     damping: λ of that try.  length: its α.  tries: how many there were.
     loss: at the parameters as the step leaves them; ``step(closure)`` returns the one before.
+
+    Of a step on a batch (``core.unseen``) these are not known before the next batch: predicted, actual and ratio are
+    those of the step before, on the batch at hand, and loss is that batch's, before its own step.
     """
 
     accepted: bool

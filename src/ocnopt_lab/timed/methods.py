@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ from .fit import Fit
 
 Method = Callable[[Fit, Clock], Iterator[None]]
 
+COUPLED_BATCH = 512
+"""Samples of a coupled step on a part: its curvature is theirs alone."""
 ADAM_SHARE = 0.5
 """Of the seconds, before L-BFGS takes over."""
 
@@ -36,6 +40,21 @@ def coupled(fit: Fit, clock: Clock) -> Iterator[None]:
         outcome = optimizer.last_step
         if outcome is not None and outcome.reason.startswith("converged"):
             return
+
+
+def stochastic(fit: Fit, clock: Clock) -> Iterator[None]:
+    """Parts of the samples: coupled, each step judged by the next part."""
+    optimizer = OCNOpt(fit.model, curvature="sgd", value="coupled", search="stochastic-levenberg-marquardt")
+
+    def closure(rows: Tensor | None) -> Tensor:
+        optimizer.zero_grad()
+        loss, output = fit.forward(rows)
+        optimizer.backward(loss, output)
+        return loss
+
+    for rows in replace(fit, batch=COUPLED_BATCH).batches():
+        optimizer.step(partial(closure, rows))
+        yield
 
 
 def ekfac(fit: Fit, clock: Clock) -> Iterator[None]:
