@@ -1,0 +1,214 @@
+"""What a coupled step costs: time and memory against rows, outputs and parameters, beside the algebra it needs.
+
+    python benchmarks/coupled_cost.py --write docs/coupled.md
+
+The algebra: for every layer the two matrix products U Uᵀ and Z Zᵀ, and one Cholesky factorisation with its solve, each
+as one call of torch, on matrices of the same sizes, half of each product.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import tyro
+from matplotlib.figure import Figure
+from pages import insert
+from rich.console import Console
+from rich.markdown import Markdown
+from torch import Tensor, nn
+
+from ocnopt import OCNOpt
+from ocnopt_lab.errors import LabError, exit_code, writing
+from ocnopt_lab.runs.axes import plain
+from ocnopt_lab.runs.environment import describe
+from ocnopt_lab.runs.folder import write_json
+
+BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network 2-w-w-w-w-outputs with tanh on so many rows."""
+
+    width: int
+    rows: int
+    outputs: int = 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (2, *[self.width] * 4, self.outputs)
+
+    @property
+    def parameters(self) -> int:
+        return sum((n + 1) * m for n, m in pairwise(self.sizes))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds: of a step with one try, of Adam's step on the same samples, and of the algebra alone."""
+
+    width: int
+    rows: int
+    outputs: int
+    parameters: int
+    step: float
+    adam: float
+    algebra: float
+
+
+@dataclass(frozen=True)
+class CoupledCost:
+    """Seconds of the processor on one thread, medians over some steps."""
+
+    widths: tuple[int, ...] = (32, 64)
+    """Of the hidden layers."""
+    rows: tuple[int, ...] = (256, 512, 1024, 2048, 4096)
+    """Rows times outputs."""
+    outputs: tuple[int, ...] = (1, 4)
+    """Outputs of the network; with several there are fewer samples, for the same rows."""
+    repeats: int = 5
+    """Steps that are timed."""
+    out: Path = Path("runs/coupled-cost")
+    """Folder for results.json, results.md and cost.png."""
+    write: Path | None = None
+    """A page to put the table into, between its markers for this script."""
+
+    def run(self, console: Console) -> int:
+        if self.repeats < 1 or min(self.rows) < max(self.outputs):
+            raise LabError("--repeats must be at least 1, and --rows no less than --outputs.")
+        torch.set_num_threads(1)  # so that seconds of the processor are seconds
+        cases = [Case(w, r // k, k) for w in self.widths for k in self.outputs for r in self.rows]
+        costs = []
+        for case in cases:
+            costs.append(cost_of(case, self.repeats))
+            console.print(f"{costs[-1]}", highlight=False, soft_wrap=True)
+        text = table(costs)
+        with writing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+            (self.out / "results.md").write_text(text)
+            draw(self.out / "cost.png", costs)
+        write_json(self.out / "results.json", {"environment": describe(), "costs": [asdict(c) for c in costs]})
+        if self.write:
+            insert(self.write, "coupled-cost", text)
+        console.print(Markdown(text))
+        return 0
+
+
+def cost_of(case: Case, repeats: int) -> Cost:
+    whole, adam, algebra = stepping(case), adam_stepping(case), algebra_of(case)
+    times = [median_of(call, repeats) for call in (whole, adam, algebra)]
+    return Cost(case.width, case.rows, case.outputs, case.parameters, *times)
+
+
+def median_of(call: Callable[[], object], repeats: int) -> float:
+    """Seconds of a call, after one that warms up."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        call()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
+
+
+def fit_of(case: Case) -> tuple[nn.Sequential, Tensor, Tensor]:
+    torch.manual_seed(0)
+    layers = [part for n, m in pairwise(case.sizes) for part in (nn.Linear(n, m), nn.Tanh())]
+    x = torch.rand(case.rows, 2, dtype=torch.float64) * 2 - 1
+    y = torch.sin(torch.stack([(j + 2) * x[:, 0] + x[:, 1] for j in range(case.outputs)], 1))
+    return nn.Sequential(*layers[:-1]).double(), x, y
+
+
+def stepping(case: Case) -> Callable[[], object]:
+    """One step at a time, from the first of a training on, where λ is large and no try is refused."""
+    net, x, y = fit_of(case)
+    optimizer = OCNOpt(net, curvature="sgd", value="coupled", terminal="gauss-newton", search="levenberg-marquardt")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        output = net(x)
+        loss = nn.functional.mse_loss(output, y)
+        optimizer.backward(loss, output)
+        return loss
+
+    return lambda: optimizer.step(closure)
+
+
+def adam_stepping(case: Case) -> Callable[[], object]:
+    net, x, y = fit_of(case)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.mse_loss(net(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def algebra_of(case: Case) -> Callable[[], object]:
+    """Two products for every layer, by half, and one factorisation with its solve."""
+    R = case.rows * case.outputs
+    factors = [
+        (torch.randn(R, n + 1, dtype=torch.float64), torch.randn(R, m, dtype=torch.float64))
+        for n, m in pairwise(case.sizes)
+    ]
+    A = torch.eye(R, dtype=torch.float64)
+
+    def work() -> Tensor:
+        for pair in factors:
+            for X in pair:
+                for start in range(0, R, BLOCK):
+                    X[start : start + BLOCK] @ X[: start + BLOCK].mT
+        return torch.cholesky_solve(A[:, :1], torch.linalg.cholesky(A))
+
+    return work
+
+
+def table(costs: Sequence[Cost]) -> str:
+    machine = describe()
+    where = (
+        f"{machine['cpu']}, one thread; Python {machine['python']}, torch {machine['torch']}. Milliseconds, medians. "
+        "Algebra: the two matrix products of every layer and one Cholesky factorisation. Memory: two matrices of the "
+        "system, in float64."
+    )
+    columns = ["width", "parameters", "samples", "outputs", "step", "algebra", "step / algebra", "Adam's step", "MB"]
+    lines = [where, "", f"| {' | '.join(columns)} |", "|---:" * len(columns) + "|"]
+    for c in costs:
+        size = 2 * 8 * (c.rows * c.outputs) ** 2 / 1e6
+        times = [f"{1e3 * c.step:.1f}", f"{1e3 * c.algebra:.1f}", f"{c.step / c.algebra:.2f}", f"{1e3 * c.adam:.2f}"]
+        cells = [str(c.width), str(c.parameters), str(c.rows), str(c.outputs), *times, f"{size:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(path: Path, costs: Sequence[Cost]) -> None:
+    """Time over rows times outputs, and over parameters where there are several sizes."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    over_rows, over_parameters = figure.subplots(1, 2, sharey=True)
+    for width, outputs in dict.fromkeys((c.width, c.outputs) for c in costs):
+        own = [c for c in costs if (c.width, c.outputs) == (width, outputs)]
+        rows = [c.rows * c.outputs for c in own]
+        (line,) = over_rows.plot(rows, [c.step for c in own], "o-", label=f"width {width}, {outputs} outputs")
+        over_rows.plot(rows, [c.algebra for c in own], "--", color=line.get_color(), lw=1)
+    for rows in dict.fromkeys(c.rows * c.outputs for c in costs):
+        own = sorted((c for c in costs if c.rows * c.outputs == rows and c.outputs == 1), key=lambda c: c.parameters)
+        over_parameters.plot([c.parameters for c in own], [c.step for c in own], "o-", label=f"{rows} rows")
+    over_rows.set(xlabel="samples times outputs", ylabel="seconds (dashed: the algebra alone)")
+    over_parameters.set(xlabel="parameters")
+    for axis in (over_rows, over_parameters):
+        axis.set(xscale="log", yscale="log")
+        axis.legend(fontsize=8)
+        plain(axis)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code("coupled_cost", lambda: tyro.cli(CoupledCost, description=__doc__).run(Console())))
