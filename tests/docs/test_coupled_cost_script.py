@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from coupled_cost import Case, Cost, CoupledCost, fit_of, table
+from coupled_cost import CoupledCost, table
+from coupled_timing import Case, Cost, fit_of
 from rich.console import Console
 
 from ocnopt_lab.errors import LabError
