@@ -14,7 +14,7 @@ import pytest
 from page_parts import ROOT, Table, code, tables
 
 from ocnopt import OCNOpt, curvature
-from ocnopt.core import acceptance, search, terminal
+from ocnopt.core import acceptance, search, terminal, unseen
 from ocnopt.game import kinds
 from ocnopt.options import ROLLOUTS, SEARCHES, TERMINALS, VALUES
 from ocnopt_lab.problems import GROUPS, PROBLEMS
@@ -33,7 +33,7 @@ CLASSES = {
     **{kind.__name__: kind for kind in (terminal.Auto, terminal.Gradient, terminal.Fisher, search.Model)},
     **{kind.__name__: kind for kind in (kinds.Cooperative, kinds.ProductCooperative)},
     **{kind.__name__: kind for kind in (acceptance.LevenbergMarquardt, acceptance.Backtracking)},
-    "StochasticLevenbergMarquardt": StochasticLevenbergMarquardt,
+    "StochasticLevenbergMarquardt": unseen.StochasticLevenbergMarquardt,
 }
 NAMES = {
     "curvature": curvature.TABLE,
