@@ -96,8 +96,13 @@ def draw(path: Path, costs: Sequence[Cost]) -> None:
         over_parameters.plot([c.parameters for c in own], [c.step for c in own], "o-", label=f"{rows} rows")
     over_rows.set(xlabel="samples times outputs", ylabel="seconds (dashed: the algebra alone)")
     over_parameters.set(xlabel="parameters")
-    for axis in (over_rows, over_parameters):
+    for axis, ticks in (
+        (over_rows, {c.rows * c.outputs for c in costs}),
+        (over_parameters, {c.parameters for c in costs if c.outputs == 1}),
+    ):
         axis.set(xscale="log", yscale="log")
+        axis.set_xticks([], minor=True)
+        axis.set_xticks(sorted(ticks), [f"{x:,}" for x in sorted(ticks)])
         axis.legend(fontsize=8)
         plain(axis)
     figure.savefig(path, dpi=120)
