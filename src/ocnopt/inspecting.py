@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 
 from .core.acceptance import Outcome
@@ -33,6 +34,16 @@ class Inspected(Planned):
         figures = self.watch.figures()
         if figures:
             self.seen, self.watch = {"observed step": self.clock["step"], **figures}, BLIND
+
+    def skip(self) -> None:
+        """Count a step that is not taken, and warn of the first."""
+        self.tally["steps skipped"] += 1
+        if self.tally["steps skipped"] == 1:
+            warnings.warn(
+                "OCNOpt skipped a step: the loss or a gradient is not finite. The parameters and all running averages "
+                "are as before; diagnostics()['steps skipped'] counts such steps.",
+                stacklevel=6,
+            )
 
     def coverage(self) -> Coverage:
         """Every parameter once: its player, its metric, whether it takes part in the feedback, and why not.

@@ -56,7 +56,7 @@ class Judging:
         clock = self.method.clock
         record = Record(*(clock.get(name, 0.0) for name in Record._fields))
         record = self.rule.observe(record, fell, self.slope(), -clock["slope"])
-        clock.update(record._asdict(), ratio=record.ratio)
+        clock.update(record._asdict(), share=record.ratio)
         self.method.learn(Damping(self.rule.adapted(self.method.trust.value, record), self.rule.grow))
 
     def fell(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -236,15 +235,6 @@ class OCNOpt(Inspected):
             own = next((x for x in (loss, self.capture.heard) if x is not None), None)
             self.game.alignments.observe(shown if own is None else ranks.numbers(float(own))[0] / ranks.size)
         self.report.update(moving)
-
-    def skip(self) -> None:
-        self.tally["steps skipped"] += 1
-        if self.tally["steps skipped"] == 1:
-            warnings.warn(
-                "OCNOpt skipped a step: the loss or a gradient is not finite. The parameters and all running averages "
-                "are as before; diagnostics()['steps skipped'] counts such steps.",
-                stacklevel=6,
-            )
 
     # how it is solved
 
