@@ -243,4 +243,4 @@ class OCNOpt(Inspected):
         axes = method, self.value, self.terminal, self.rollout
         limits = self.feedback, self.feedback_samples, limit_of(method, self.saturation)
         shared = self.tally, self.game, self.capture.ranks
-        return Solver(*axes, *limits, *shared, resting, self.watch, self.feedback_due(self.clock["step"]))
+        return Solver(*axes, *limits, *shared, resting, self.watch, self.feedback_due(self.clock.get("step", 0)))
