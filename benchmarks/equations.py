@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import tyro
+from pages import insert
 from rich.console import Console
 from rich.markdown import Markdown
 from torch import Tensor
@@ -41,6 +42,8 @@ class Equations:
     """Rates of Adam, alone and before L-BFGS; each falls linearly to zero."""
     out: Path = Path("runs/equations")
     """Folder for the runs, the pictures and results.md."""
+    write: Path | None = None
+    """A page to put the tables into, between its markers for this script."""
 
     def run(self, console: Console) -> int:
         self.check()
@@ -59,6 +62,8 @@ class Equations:
         with writing(self.out / "results.md"):
             (self.out / "results.md").write_text(text)
         console.print(Markdown(text))
+        if self.write:
+            insert(self.write, "equations", text)
         return 0
 
     def check(self) -> None:
@@ -125,13 +130,25 @@ class Equations:
             cells = (shown(self.errors(equation, method)) for method in names)
             long.append(f"| {equation} | {' | '.join(cells)} |")
         head = f"Relative L² errors after {self.seconds:g} s, median (lowest to highest) of {len(self.seeds)} seeds."
-        return "\n".join([head, "", *short, "", *long, ""])
+        ratios = [self.ratio(name) for name in self.equations]
+        below = f"**At most a tenth of the best rival's on {sum(r <= 0.1 for r in ratios)} of {len(ratios)}.**"
+        return "\n".join([f"{head} {self.machine()}", "", *short, "", below, "", *long, ""])
+
+    def machine(self) -> str:
+        """Where the runs were made."""
+        path = self.path(self.equations[0], "ocnopt", self.seeds[0])
+        known = json.loads(path.read_text())["environment"]
+        return f"{known['cpu']}, {known['cores']} cores; Python {known['python']}, torch {known['torch']}."
+
+    def ratio(self, name: str) -> float:
+        """Of the medians, to the best rival's."""
+        best = self.errors(name, self.rivals(name)[0])
+        return statistics.median(self.errors(name, "ocnopt")) / statistics.median(best)
 
     def row(self, name: str) -> str:
         ours, rival = self.errors(name, "ocnopt"), self.rivals(name)[0]
         theirs = self.errors(name, rival)
-        ratio = statistics.median(ours) / statistics.median(theirs)
-        return f"| {name} | {shown(ours)} | {rival} | {shown(theirs)} | {ratio:.3g} |"
+        return f"| {name} | {shown(ours)} | {rival} | {shown(theirs)} | {self.ratio(name):.3g} |"
 
 
 def shown(errors: Sequence[float]) -> str:
