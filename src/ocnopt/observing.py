@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -86,8 +87,8 @@ class Watch(Blind):
 
     def gains(self, problem: Problem) -> Sequence[Gain]:
         """Of the recursion, for a step that was found by another way."""
-        with self.phase(OBSERVING):
-            return backward_pass(problem)
+        with self.phase(OBSERVING):  # in the precision of the stages: that system is made in double for all models
+            return backward_pass(replace(problem, blocks=problem.blocks.to(problem.stages[0].precision)))
 
     def proposed(self, problem: Problem, sides: Sequence[Side], gains: Sequence[Gain], steps: Sequence[Step]) -> None:
         """What every layer wants to do, by itself and in reaction to the others; without gains, by itself alone."""
