@@ -102,19 +102,19 @@ class ConvPlayer(_ConvolutionPlayer, MatrixModulePlayer):
         return conv.stride, padding, conv.dilation, False, none, conv.groups
 
     def patches(self, call: Call) -> Tensor:
-        conv = self.module
-        if len(conv.kernel_size) == 2 and self.groups == 1 and self._kernel_pads():
-            padding = tuple(left for left, _ in margins(conv))
-            return F.unfold(self.z(call), conv.kernel_size, conv.dilation, padding, conv.stride).mT[None]
-        return windows(self.bordered(call), conv)
+        return windows(self.bordered(call), self.module)
 
     def sample_pull(self, call: Call, U: Tensor) -> Params:
         U = U.to(self.dtype)
         return tuple(self._sample_weight(call, U) if n == "weight" else U.flatten(3).sum(3) for n in self.names)
 
     def _sample_weight(self, call: Call, U: Tensor) -> Tensor:
-        X = torch.einsum("rgbpo,gbpi->rbgoi", self.outputs(call, U), self.patches(call))
-        return X.reshape(*U.shape[:2], *self.module.weight.shape)
+        """Weight gradients of one convolution in which every sample is a group of its own: no patches are formed."""
+        z, weight, (*geometry, groups) = self.framed(call), self.module.weight, self.geometry(call)
+        aside = z.new_empty(len(z) * weight.shape[0], *weight.shape[1:]), None, *geometry, len(z) * groups
+        rows, mask = z.reshape(1, -1, *z.shape[2:]), [False, True, False]
+        grads = (torch.ops.aten.convolution_backward(u[None].flatten(1, 2), rows, *aside, mask)[1] for u in U)
+        return torch.stack([dW.view(len(z), *weight.shape) for dW in grads])
 
     def outputs(self, call: Call, U: Tensor) -> Tensor:
         return channel_rows(U.to(self.dtype), self.groups)
