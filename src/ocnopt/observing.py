@@ -51,6 +51,11 @@ class Blind:
         return {}
 
 
+def recursion(problem: Problem) -> list[Gain]:
+    """The backward pass in the precision of the stages, of a problem whose system is made in double."""
+    return backward_pass(replace(problem, blocks=problem.blocks.to(problem.stages[0].precision)))
+
+
 class Watch(Blind):
     """Looks into one step. It changes nothing of the step, but for the time that it takes.
 
@@ -87,8 +92,8 @@ class Watch(Blind):
 
     def gains(self, problem: Problem) -> Sequence[Gain]:
         """Of the recursion, for a step that was found by another way."""
-        with self.phase(OBSERVING):  # in the precision of the stages: that system is made in double for all models
-            return backward_pass(replace(problem, blocks=problem.blocks.to(problem.stages[0].precision)))
+        with self.phase(OBSERVING):
+            return recursion(problem)
 
     def proposed(self, problem: Problem, sides: Sequence[Side], gains: Sequence[Gain], steps: Sequence[Step]) -> None:
         """What every layer wants to do, by itself and in reaction to the others; without gains, by itself alone."""

@@ -60,8 +60,8 @@ def stepped(optimizer: OCNOpt) -> list[Turn]:
         real(self, turns, *args)
         seen.extend(turns)
 
-    with mock.patch.object(Solver, "measure", measure):
-        optimizer.step()
+    with mock.patch.object(Solver, "measure", measure), mock.patch.object(Solver, "plays", True):
+        optimizer.step()  # metrics are made where somebody plays
     return seen
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest import mock
 
 import dense
@@ -160,7 +160,7 @@ def test_corrected_eigenvalues_weigh_the_cross_blocks() -> None:
     for block in metric.blocks:
         block.S.mul_(torch.rand(block.S.shape, generator=rng, dtype=torch.float64) * 9 + 0.1)
     weights = [((b.S + DAMPING) / (y + DAMPING)).sqrt() for b, y in zip(metric.blocks, young, strict=True)]
-    metric = Joint(metric.blocks, metric.lengths, metric.cross, weights, 1e-13, 300)
+    metric = Joint([replace(block) for block in metric.blocks], metric.lengths, metric.cross, weights, 1e-13, 300)
     basis = [basis_of(layer, block) for layer, block in zip(s.layers, metric.blocks, strict=True)]
     R = [U @ torch.diag(w[0].flatten()) @ U.T for U, w in zip(basis, weights, strict=True)]
     M = torch.block_diag(*R) @ dense_joint(s, CURVATURES["ekfac"]) @ torch.block_diag(*R).T

@@ -26,7 +26,7 @@ from ocnopt.curvature import EKFAC, KFAC, decompositions, factors
 from ocnopt.curvature.metrics import KroneckerMetric
 from ocnopt.players.base import MatrixModulePlayer
 
-SHARED_OR_SPREAD = (Case(net="shared"), Case(net="conv", curvature=KFAC(fisher="given"), value="coupled"))
+SHARED_OR_SPREAD = (Case(net="shared"), Case(net="shared", curvature=KFAC(fisher="given"), value="coupled"))
 MOVING = Case(moving=True, pace=Pace(0.7, 0.4))
 COUPLED = Case(value="coupled")
 KRONECKER = Case(curvature=KFAC(fisher="given"))

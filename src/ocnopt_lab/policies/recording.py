@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ocnopt import OCNOpt
-from ocnopt.core.bellman import Gain, Problem, backward_pass
+from ocnopt.core.bellman import Gain, Problem
 from ocnopt.core.policy import Step
 from ocnopt.game.coalition import Side
-from ocnopt.observing import Blind
+from ocnopt.observing import Blind, recursion
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.optimizers import OptimizerConfig, build
 from ocnopt_lab.policies.feedback import Feedback, feedback_of
@@ -29,7 +29,7 @@ class Recorder(Blind):
         self.left_out: list[str] = []
 
     def gains(self, problem: Problem) -> Sequence[Gain]:
-        return backward_pass(problem)
+        return recursion(problem)
 
     def proposed(self, problem: Problem, sides: Sequence[Side], gains: Sequence[Gain], steps: Sequence[Step]) -> None:
         if self.found:
