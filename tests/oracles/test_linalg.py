@@ -10,7 +10,7 @@ from engine import close
 from torch import Tensor, nn
 
 from ocnopt.linalg import symmetric
-from ocnopt.linalg.cores import shrink, shrink_first_order
+from ocnopt.linalg.cores import shrink, shrink_first_order, solve_shrunk
 from ocnopt.linalg.kronecker import product, rotate, rotate_back
 from ocnopt.linalg.symmetric import DecompositionError, Tally, cholesky, eigh
 
@@ -159,3 +159,22 @@ def test_kronecker_products_are_those_of_the_dense_matrix() -> None:
     U_A, U_B = torch.linalg.eigh(A)[1], torch.linalg.eigh(B)[1]
     close(rotate(X, U_A, U_B)[0].flatten(), torch.kron(U_B[0], U_A[0]).T @ X[0].flatten(), "rotated")
     close(rotate_back(rotate(X, U_A, U_B), U_A, U_B), X, "there and back")
+
+
+@pytest.mark.parametrize("failing", ["memory", "indefinite"])
+def test_a_coupled_system_falls_back_to_elimination(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(A: Tensor) -> tuple[Tensor, Tensor]:
+        if failing == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return torch.full_like(A, torch.nan), torch.ones((), dtype=torch.int32)
+
+    J, tally = random(4, 6), Tally()
+    C, b = random(4, seed=1).abs() + 0.1, J[:, :1]
+    expected = torch.linalg.solve(torch.eye(4, dtype=torch.float64) + C[:, None] * (J @ J.T), b)
+    found = solve_shrunk(C[:, None, None], J @ J.T, b, tally)
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", broken)
+    assert not tally
+    close(found, expected, "by Cholesky")
+    close(solve_shrunk(C[:, None, None], J @ J.T, b, tally), expected, "by elimination")
+    named = {"memory": "decomposition out of memory", "indefinite": "coupled system not definite"}
+    assert dict(tally) == {named[failing]: 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .symmetric import Tally, symmetrize
+from .symmetric import DecompositionError, Tally, in_memory, symmetrize
 
 
 def shrink(C: Tensor, G: Tensor) -> Tensor:
@@ -34,11 +34,22 @@ def solve_shrunk(C: Tensor, G: Tensor, b: Tensor, tally: Tally) -> Tensor:
     A = G.mul_(S.flatten()[:, None]).mul_(S.flatten())
     A.diagonal().add_(1.0)
     y = (b / S).view(-1, 1)
-    L, info = torch.linalg.cholesky_ex(A)
-    if bool(info):
-        tally["coupled system not definite"] += 1
-        return S * torch.linalg.solve(A, y).view_as(b)
-    return S * torch.cholesky_solve(y, L).view_as(b)
+    L = factor(A, tally)
+    return S * (torch.linalg.solve(A, y) if L is None else torch.cholesky_solve(y, L)).view_as(b)
+
+
+def factor(A: Tensor, tally: Tally) -> Tensor | None:
+    """Lower Cholesky factor of the system A; None, counted, where it is indefinite or memory is exhausted."""
+    try:
+        with in_memory():
+            L, info = torch.linalg.cholesky_ex(A)
+    except DecompositionError as error:
+        tally[error.count] += 1
+        return None
+    if not bool(info):
+        return L
+    tally["coupled system not definite"] += 1
+    return None
 
 
 def positive_root(C: Tensor) -> Tensor | None:
