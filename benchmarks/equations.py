@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ import tyro
 from pages import insert
 from rich.console import Console
 from rich.markdown import Markdown
+from timed_runs import machine, read_marks, write_marks
 from torch import Tensor
 
 from ocnopt_lab.equations import EQUATIONS
@@ -22,8 +22,6 @@ from ocnopt_lab.equations.equation import values
 from ocnopt_lab.equations.methods import methods, train
 from ocnopt_lab.equations.pictures import draw
 from ocnopt_lab.errors import LabError, exit_code, writing
-from ocnopt_lab.runs.environment import describe
-from ocnopt_lab.runs.folder import write_json
 from ocnopt_lab.timed import Mark
 from ocnopt_lab.timed.curves import draw_curves
 
@@ -89,13 +87,10 @@ class Equations:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(model.state_dict(), path.with_suffix(".pt"))
-        found = {"budget": self.seconds, "environment": describe(), "marks": [asdict(mark) for mark in marks]}
-        write_json(path, found)
+        write_marks(path, {"budget": self.seconds}, marks)
 
     def marks(self, equation: str, method: str, seed: int) -> list[Mark]:
-        """What is not finite has diverged; JSON has no number for it."""
-        found = json.loads(self.path(equation, method, seed).read_text())["marks"]
-        return [Mark(**{name: math.inf if x is None else x for name, x in mark.items()}) for mark in found]
+        return read_marks(self.path(equation, method, seed))
 
     def errors(self, equation: str, method: str) -> list[float]:
         return [self.marks(equation, method, seed)[-1].error for seed in self.seeds]
@@ -132,13 +127,9 @@ class Equations:
         head = f"Relative L² errors after {self.seconds:g} s, median (lowest to highest) of {len(self.seeds)} seeds."
         ratios = [self.ratio(name) for name in self.equations]
         below = f"**At most a tenth of the best rival's on {sum(r <= 0.1 for r in ratios)} of {len(ratios)}.**"
-        return "\n".join([f"{head} {self.machine()}", "", *short, "", below, "", *long, ""])
-
-    def machine(self) -> str:
-        """Where the runs were made."""
-        path = self.path(self.equations[0], "ocnopt", self.seeds[0])
-        known = json.loads(path.read_text())["environment"]
-        return f"{known['cpu']}, {known['cores']} cores; Python {known['python']}, torch {known['torch']}."
+        first = self.path(self.equations[0], "ocnopt", self.seeds[0])
+        where = machine(json.loads(first.read_text())["environment"])
+        return "\n".join([f"{head} {where}", "", *short, "", below, "", *long, ""])
 
     def ratio(self, name: str) -> float:
         """Of the medians, to the best rival's."""

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from statistics import mean, median, stdev
 from typing import Any
 
+from timed_runs import machine
+
 from ocnopt_lab import problems
 from ocnopt_lab.timed import Mark
 
@@ -103,7 +105,7 @@ def reached(marks: Sequence[Mark], loss: float) -> float:
     return next((mark.seconds for mark in marks if mark.loss <= loss), math.inf)
 
 
-def text_of(found: dict[str, Curves], command: str, seconds: float, machine: dict[str, Any]) -> str:
+def text_of(found: dict[str, Curves], command: str, seconds: float, environment: dict[str, Any]) -> str:
     seeds = len(next(iter(next(iter(found.values())).values())))
     head = (
         f"Medians over {seeds} seeds, every method {seconds:g} s of the processor on one thread, one run at a time; "
@@ -112,9 +114,14 @@ def text_of(found: dict[str, Curves], command: str, seconds: float, machine: dic
         "is seen, as a share of the time the rival took for it. Stopped: test error where the validation loss was "
         "lowest, means over the seeds, against the lowest of any rival, with the standard error of the difference."
     )
-    where = f"{machine['cpu']}, {machine['cores']} cores; Python {machine['python']}, torch {machine['torch']}."
     verdicts = [verdict(problem, curves) for problem, curves in found.items()]
-    blocks = [f"```bash\n{command}\n```", head, where, short(verdicts), *map(summary, families(verdicts).items())]
+    blocks = [
+        f"```bash\n{command}\n```",
+        head,
+        machine(environment),
+        short(verdicts),
+        *map(summary, families(verdicts).items()),
+    ]
     blocks += [f"**{problem}**\n\n{long(problem, curves)}" for problem, curves in found.items()]
     return "\n\n".join(blocks) + "\n"
 

@@ -9,9 +9,8 @@ on where it stopped. FOLDER holds uci_regression.npz; problems that need no file
 from __future__ import annotations
 
 import json
-import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from pages import insert
 from regression_text import Curves, text_of, to_json
 from rich.console import Console
 from rich.markdown import Markdown
+from timed_runs import read_marks, write_marks
 
 from ocnopt_lab import problems
 from ocnopt_lab.data.functions import FUNCTIONS
@@ -106,8 +106,7 @@ class Regressions:
         path = self.path(problem, method, seed)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"budget": self.seconds, "samples": self.samples, "environment": describe()}
-        write_json(path, {**about, "marks": [asdict(mark) for mark in marks]})
+        write_marks(path, {"budget": self.seconds, "samples": self.samples}, marks)
         last = marks[-1]
         return f"{problem} {method} {seed}: loss {last.loss:.3e}, error {last.error:.4g}, {last.steps} steps"
 
@@ -133,9 +132,7 @@ class Regressions:
         return {name: [self.marks(problem, name, seed) for seed in self.seeds] for name in names}
 
     def marks(self, problem: str, method: str, seed: int) -> list[Mark]:
-        """What is not finite has diverged; JSON has no number for it."""
-        found = json.loads(self.path(problem, method, seed).read_text())["marks"]
-        return [Mark(**{name: math.inf if x is None else x for name, x in mark.items()}) for mark in found]
+        return read_marks(self.path(problem, method, seed))
 
     def command(self) -> str:
         """What to type to get these results."""

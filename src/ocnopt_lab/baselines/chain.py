@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn, optim
 from torch.func import functional_call
 
+from ocnopt_lab.baselines.kind import evaluated
+
 Parameters = dict[str, Tensor]
 _RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
@@ -106,10 +108,7 @@ class ChainOptimizer(optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of all stages; nothing moves at a rate of zero."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         if self.seen is None or self.entered is None:
             raise RuntimeError(f"{type(self).__name__} needs optimizer.backward(loss, output) before each step.")
         if self.param_groups[0]["lr"] > 0 and bool(self.seen[0].isfinite().all()):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 
@@ -26,3 +27,9 @@ class Kind:
     rates: tuple[float, ...]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     package: str = "torch"
+
+
+def evaluated(closure: Callable[[], Any] | None) -> Any:
+    """What the closure of a step returns, called with gradients; None without one."""
+    with torch.enable_grad():
+        return None if closure is None else closure()

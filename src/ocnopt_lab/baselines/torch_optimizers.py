@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn, optim
 
-from ocnopt_lab.baselines.kind import Kind
+from ocnopt_lab.baselines.kind import Kind, evaluated
 
 
 class Both(optim.Optimizer):
@@ -30,10 +30,7 @@ class Both(optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for part, group in zip(self.parts, self.param_groups, strict=True):
             part.param_groups, part.state = [group], self.state
             part.step()
