@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .core.acceptance import Damping, Line, Outcome
+from .core.stage import dot
 from .core.unseen import Record, StochasticLevenbergMarquardt
 from .evaluating import Again, tensors_kept_unless
 from .gathering import Turn
@@ -70,7 +71,7 @@ class Judging:
     def slope(self) -> float:
         """Of the objective on this batch along the step before, where that has led."""
         pairs = [pair for turn in self.turns for pair in zip(turn.gradients, turn.states, strict=True)]
-        return sum(float((g * state["moved"]).sum()) for g, state in pairs if "moved" in state)
+        return sum(float(dot(g, state["moved"])) for g, state in pairs if "moved" in state)
 
     def undo(self, fell: float, promised: float) -> Outcome:
         """Back to the parameters before the last step, without its momentum."""

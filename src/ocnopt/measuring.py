@@ -15,17 +15,13 @@ from .game.play import Game
 from .gathering import Turn
 from .linalg.symmetric import Tally
 from .observing import BLIND, Blind
+from .updates import by_group
 
 
 def measure_diagonals(rule: Diagonal, turns: Sequence[Turn]) -> None:
     """Second moments of all parameters that take a diagonal metric."""
-    by_group: dict[int, list[tuple[Any, ...]]] = {}
-    for turn in turns:
-        for entry in zip(turn.gradients, turn.states, turn.groups, strict=True):
-            by_group.setdefault(id(entry[2]), []).append(entry)
-    for entries in by_group.values():
-        gradients, states, groups = (list(column) for column in zip(*entries, strict=True))
-        rule.statistics(gradients, states, groups[0])
+    for entries in by_group((turn, turn.gradients) for turn in turns):
+        rule.statistics(entries.values, entries.states, entries.group)
 
 
 def diagonal_metric(rule: Diagonal, turn: Turn, scale: Sequence[float]) -> DiagonalMetric:

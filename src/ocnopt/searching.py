@@ -93,8 +93,7 @@ class Searched:
         clock.update(labels=boundary.labels, shrinkage=self.model.shrinkage_of(boundary.loss))
         b, R, overlap = directions(played)
         self.calibrate(played, R[0], clock)
-        trust = Trust(clock["damping"], clock["overshoot"], clock["slope"])
-        trust.observe(float(b[1]), self.model, boundary.labels)
+        trust = self.trust(float(b[1]), clock)
         damping = trust.damping * self.model.unit(clock["loss"])
         quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, damping, boundary.ranks)
         alpha = self.model.believable(quadratic, boundary.loss) if quadratic.is_finite() else None
@@ -111,11 +110,16 @@ class Searched:
             clock["shrinkage"] = 0.0
             return 1.0, 0.0
         b = self.slopes(turns)
-        trust = Trust(clock["damping"], clock["overshoot"], clock["slope"])
-        trust.observe(b[1], self.model, clock["labels"])
+        trust = self.trust(b[1], clock)
         slope = b[0] * clock["length"] + b[1] * clock["momentum"]
         clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=slope if math.isfinite(slope) else 0.0)
         return clock["length"], clock["momentum"]
+
+    def trust(self, slope_after: float, clock: Clock) -> Trust:
+        """What the damping has learned from the slope along the last step."""
+        trust = Trust(clock["damping"], clock["overshoot"], clock["slope"])
+        trust.observe(slope_after, self.model, clock["labels"])
+        return trust
 
     def slopes(self, turns: Sequence[Turn]) -> tuple[float, float]:
         """b: of the objective along the steps of the turns that play, and along their previous directions."""

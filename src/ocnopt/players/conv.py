@@ -49,7 +49,7 @@ def channel_rows(U: Tensor, groups: int) -> Tensor:
 
 
 class _ConvolutionPlayer(ModulePlayer):
-    """tangent and pull by the library's own kernels: the forward convolution and its weight gradient."""
+    """tangent and pulls by the library's own kernels: the forward convolution and its weight gradient."""
 
     def framed(self, call: Call) -> Tensor:
         """The input as the convolution kernel meets it, with such margins as the kernel cannot add itself."""
@@ -78,6 +78,18 @@ class _ConvolutionPlayer(ModulePlayer):
         )
         return {"weight": dW, "bias": db}
 
+    def sample_pull(self, call: Call, U: Tensor) -> Params:
+        U = U.to(self.dtype)
+        return tuple(self._sample_weight(call, U) if n == "weight" else U.flatten(3).sum(3) for n in self.names)
+
+    def _sample_weight(self, call: Call, U: Tensor) -> Tensor:
+        """Weight gradients of one convolution in which every sample is a group of its own: no patches are formed."""
+        z, weight, (*geometry, groups) = self.framed(call), self.module.weight, self.geometry(call)
+        aside = z.new_empty(len(z) * weight.shape[0], *weight.shape[1:]), None, *geometry, len(z) * groups
+        rows, mask = z.reshape(1, -1, *z.shape[2:]), [False, True, False]
+        grads = (torch.ops.aten.convolution_backward(u[None].flatten(1, 2), rows, *aside, mask)[1] for u in U)
+        return torch.stack([dW.view(len(z), *weight.shape) for dW in grads])
+
 
 class ConvPlayer(_ConvolutionPlayer, MatrixModulePlayer):
     """nn.Conv1d, 2d, 3d: a linear layer on patches. Patches are formed only where rows are asked for."""
@@ -104,18 +116,6 @@ class ConvPlayer(_ConvolutionPlayer, MatrixModulePlayer):
     def patches(self, call: Call) -> Tensor:
         return windows(self.bordered(call), self.module)
 
-    def sample_pull(self, call: Call, U: Tensor) -> Params:
-        U = U.to(self.dtype)
-        return tuple(self._sample_weight(call, U) if n == "weight" else U.flatten(3).sum(3) for n in self.names)
-
-    def _sample_weight(self, call: Call, U: Tensor) -> Tensor:
-        """Weight gradients of one convolution in which every sample is a group of its own: no patches are formed."""
-        z, weight, (*geometry, groups) = self.framed(call), self.module.weight, self.geometry(call)
-        aside = z.new_empty(len(z) * weight.shape[0], *weight.shape[1:]), None, *geometry, len(z) * groups
-        rows, mask = z.reshape(1, -1, *z.shape[2:]), [False, True, False]
-        grads = (torch.ops.aten.convolution_backward(u[None].flatten(1, 2), rows, *aside, mask)[1] for u in U)
-        return torch.stack([dW.view(len(z), *weight.shape) for dW in grads])
-
     def outputs(self, call: Call, U: Tensor) -> Tensor:
         return channel_rows(U.to(self.dtype), self.groups)
 
@@ -137,27 +137,3 @@ class ConvTransposePlayer(_ConvolutionPlayer):
             )
         ]
         return tuple(n - m for n, m in zip(call.sizes[0][2:], least, strict=True))
-
-    def sample_pull(self, call: Call, U: Tensor) -> Params:
-        U = U.to(self.dtype)
-        return tuple(self._sample_weight(call, U) if n == "weight" else U.flatten(3).sum(3) for n in self.names)
-
-    def _sample_weight(self, call: Call, U: Tensor) -> Tensor:
-        """Input and output change roles: patches of u meet rows of z, Σ_p z_p patch_p(u)ᵀ in every group."""
-        weight = self.module.weight
-        patches = self._met(call, U.flatten(0, 1)).unflatten(1, U.shape[:2])
-        Z = channel_rows(self.z(call).unsqueeze(0), self.module.groups)[0]
-        return torch.einsum("gbpi,grbpo->rbgio", Z, patches).reshape(*U.shape[:2], *weight.shape)
-
-    def _met(self, call: Call, u: Tensor) -> Tensor:
-        """Patches of u (B, c, *space) that input positions wrote: (g, B, P, n), (g, ·, P) as the rows of z.
-
-        The surplus of the output may make room for further windows, which no input position wrote.
-        """
-        conv = self.module
-        u = padded(u, margins(conv), "zeros")
-        for i, (n, k, step, reach) in enumerate(
-            zip(self.received(call).shape[2:], conv.kernel_size, conv.stride, conv.dilation, strict=True)
-        ):
-            u = u.narrow(2 + i, 0, (n - 1) * step + reach * (k - 1) + 1)
-        return windows(u, conv)
