@@ -45,13 +45,15 @@ class OCNOpt(Inspected):
     Args:
         model: the module to train. The optimizer hooks its layers; ``remove_hooks`` undoes that.
         lr: the step with search="fixed" (None: 1e-2 for sgd, 1e-3 for rmsprop and adam, 2e-3 for kfac and
-            ekfac); a multiplier of the search's own step otherwise (None: ``MODEL_LR`` for "model", else 1).
+            ekfac); the longest step with search="bounded" (None: 1); a multiplier of the search's own step
+            otherwise (None: ``MODEL_LR`` for "model", else 1).
         curvature: the metric: "sgd", "rmsprop", "adam", "kfac", "ekfac", or an object of ``ocnopt.curvature``.
         terminal: the factor of the loss's curvature: "auto", "gradient", "true-vs-rest", "gauss-newton",
             "fisher", or an object of ``ocnopt.core.terminal``.
         value: "per-sample", "coupled", "own-gains" (as printed by DDPNOpt), or "robust" (against disturbances).
         rollout: "linear", or "nonlinear" (a second forward pass).
-        search: "model" (step length and momentum from the Bellman quadratic), "fixed", a ``core.search.Model``; or,
+        search: "model" (step length and momentum from the Bellman quadratic), "bounded" (the same, no longer than
+            lr), "fixed", a ``core.search.Model``; or,
             with ``step(closure)``, "levenberg-marquardt", "backtracking" or, on batches,
             "stochastic-levenberg-marquardt", or an object of ``core.acceptance`` or ``core.unseen``.
         feedback: κ ≥ 0, scales the terminal core; 0 is the base optimizer.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .core.acceptance import Backtracking, LevenbergMarquardt
 from .core.rollout import Linear, Nonlinear
-from .core.search import Model
+from .core.search import Bounded, Model
 from .core.terminal import Auto, Fisher, GaussNewton, Gradient, Terminal, TrueVsRest
 from .core.unseen import StochasticLevenbergMarquardt
 from .core.value import Coupled, OwnGains, PerSample, Value
@@ -38,6 +38,7 @@ ROLLOUTS: dict[str, type[Linear] | type[Nonlinear]] = {"linear": Linear, "nonlin
 Search = Model | LevenbergMarquardt | Backtracking | StochasticLevenbergMarquardt
 SEARCHES: dict[str, Callable[[], Search | None]] = {
     "model": Model,
+    "bounded": Bounded,
     "fixed": lambda: None,
     "levenberg-marquardt": LevenbergMarquardt,
     "backtracking": Backtracking,

@@ -1,4 +1,4 @@
-"""search="model": step length and heavy ball from the Bellman quadratic, and the move that follows."""
+"""search="model" and "bounded": step length and heavy ball from the Bellman quadratic, and the move that follows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .core.bellman import Pace
-from .core.search import Calibration, Model, Quadratic, Trust, bellman_quadratic
+from .core.search import Calibration, Model, Trust, bellman_quadratic
 from .core.stage import inner
 from .curvature import Curvature, Kronecker
 from .curvature.diagonal import buffers
@@ -21,7 +21,7 @@ from .updates import Clock, apply_diagonal, by_group, diagonal_of
 
 @dataclass(frozen=True)
 class Searched:
-    """search="model": the Bellman quadratic gives step length and heavy ball together; lr multiplies the outcome.
+    """The Bellman quadratic gives step length and heavy ball together; lr multiplies the outcome, or bounds it.
 
     The previous direction u enters unmultiplied, p ← p + lr·u with u ← α₁ δθ + α₂ u. Parameters outside the
     feedback follow with the same α₁ where their metric is a curvature, at the diagonal's rate otherwise.
@@ -52,7 +52,8 @@ class Searched:
         return tuple(state["direction"] for state in turn.states)
 
     def pace(self, clock: Clock, lr: float) -> Pace:
-        return Pace(lr * clock.get("length", 1.0), lr * clock.get("momentum", 0.0))
+        length = clock["length"] if clock.get("labels") else self.model.first(lr)
+        return Pace(lr * length, lr * clock.get("momentum", 0.0))
 
     def steers(self, turn: Turn) -> bool:
         return turn.player is not None
@@ -64,7 +65,7 @@ class Searched:
 
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
         moving = [turn for turn in turns if turn.step]
-        alpha = self.onward(moving, clock) if played is None else self.search(played, clock)
+        alpha = self.onward(moving, clock) if played is None else self.search(played, clock, rate_of(moving))
         shrinkage = clock.get("shrinkage", 0.0)
         self.move([turn for turn in moving if turn.kronecker], *alpha, shrinkage)
         self.move([turn for turn in moving if not turn.kronecker], *alpha, 0.0)
@@ -86,7 +87,7 @@ class Searched:
                 torch._foreach_mul_(params, 1 - lr * length * decay)
             torch._foreach_add_(params, [x.to(p.dtype) for x, p in zip(u, params, strict=True)], alpha=lr)
 
-    def search(self, played: Played, clock: Clock) -> tuple[float, float]:
+    def search(self, played: Played, clock: Clock, lr: float) -> tuple[float, float]:
         """(α₁, α₂) from the model, after the damping has learned from the slope along the last step."""
         boundary = played.boundary
         clock.update(self.beginning() | clock)
@@ -95,13 +96,15 @@ class Searched:
         self.calibrate(played, R[0], clock)
         trust = self.trust(float(b[1]), clock)
         damping = trust.damping * self.model.unit(clock["loss"])
-        quadratic = bellman_quadratic(b, R, weighted_core(boundary), overlap, damping, boundary.ranks)
+        own = bellman_quadratic(b, R, weighted_core(boundary), overlap, damping, boundary.ranks)
+        quadratic = self.model.along(own, lr)
         alpha = self.model.believable(quadratic, boundary.loss) if quadratic.is_finite() else None
         if alpha is None or not quadratic.value(alpha).isfinite():  # finite coefficients may overflow in the sum
             played.tally["search not finite"] += 1
             clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=0.0, predicted=0.0)
             return 0.0, 0.0
-        record(clock, trust, quadratic, alpha)
+        clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=float(own.b @ alpha))
+        clock.update(length=float(alpha[0]), momentum=float(alpha[1]), predicted=float(quadratic.value(alpha)))
         return float(alpha[0]), float(alpha[1])
 
     def onward(self, turns: Sequence[Turn], clock: Clock) -> tuple[float, float]:
@@ -155,8 +158,10 @@ def forget(turn: Turn) -> None:
         state.pop("direction", None)
 
 
-def record(clock: Clock, trust: Trust, quadratic: Quadratic, alpha: Tensor) -> None:
-    """Keep what the next step and ``diagnostics()`` want to know."""
-    slope = float(quadratic.b @ alpha)
-    clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=slope)
-    clock.update(length=float(alpha[0]), momentum=float(alpha[1]), predicted=float(quadratic.value(alpha)))
+def rate_of(turns: Sequence[Turn]) -> float:
+    """The largest rate of those that move; the steps of groups with a smaller one are shorter in proportion.
+
+    Where a scheduler drives it, the rate that it began with: what the scheduler makes of that multiplies every step.
+    """
+    groups = [group for turn in turns for group in turn.groups]
+    return max((float(group["initial_lr" if "initial_lr" in group else "lr"]) for group in groups), default=0.0)

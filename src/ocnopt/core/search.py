@@ -143,6 +143,17 @@ class Model:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Model({name}={getattr(self, name)}) must lie in [0, 1).")
 
+    def first(self, lr: float) -> float:
+        """α₁ that feedback expects before there has been a search."""
+        return 1.0
+
+    def along(self, quadratic: Quadratic, lr: float) -> Quadratic:
+        """What is minimised over α; parameters move by lr·α, and here lr plays no part in the choice.
+
+        lr: the rate, without what a scheduler has made of it.
+        """
+        return quadratic
+
     def believable(self, quadratic: Quadratic, loss: float | None) -> Tensor:
         """The coefficients of the quadratic's minimum, shortened to what can be believed of them."""
         alpha = quadratic.minimum(self.longest)
@@ -162,6 +173,26 @@ class Model:
     def floor(self, batch: int) -> float:
         """The smallest λ for batches of so many labels, no larger than the first."""
         return min(max(self.noise / batch, LOWEST), self.start) if self.damping is None else self.damping
+
+
+@dataclass(frozen=True)
+class Bounded(Model):
+    """Options of search="bounded": lr is the longest step, and the quadratic only ever shortens it.
+
+    The minimum is that over 0 ≤ lr·α ≤ lr·longest. Where lr is small it is the step, as with search="fixed"; where it
+    is large it does nothing, and steps are those of the quadratic. A scheduler does not lower the bound, it shortens
+    every step in proportion: otherwise a falling rate would mean nothing where the bound is far away.
+    """
+
+    default_lr = 1.0
+
+    def first(self, lr: float) -> float:
+        """A whole step, if lr allows it."""
+        return 1.0 / max(1.0, lr)
+
+    def along(self, quadratic: Quadratic, lr: float) -> Quadratic:
+        """The same along lr·d^j."""
+        return Quadratic(lr * quadratic.b, lr**2 * quadratic.H)
 
 
 @dataclass
