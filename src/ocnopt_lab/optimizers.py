@@ -56,7 +56,7 @@ class OptimizerConfig:
     rollout: str | None = None
     """ocnopt: the forward pass of the policy (linear, nonlinear)."""
     search: str | None = None
-    """ocnopt: how far to step (fixed, model; levenberg-marquardt and backtracking, which measure every step)."""
+    """ocnopt: how far to step (fixed, model, bounded; levenberg-marquardt and backtracking measure every step)."""
     feedback: float | None = None
     """ocnopt: strength of the feedback, 0 is the base optimizer and 1 the full policy."""
     damping: float | None = None

@@ -111,7 +111,7 @@ def test_all_rates_of_a_method_are_planned_and_paired() -> None:
     [
         (["digits-fcn", "--optimizers", "adagrad"], "no method 'adagrad' to study; choose from ocnopt, adam"),
         (["digits-fcn", "--seeds", "0"], "--seeds is 0; it must be at least 1."),
-        (["digits-fcn", "--jobs", "0"], "--jobs is 0; it must be at least 1."),
+        (["digits-fcn", "--jobs", "-1"], "--jobs is -1; it must be 0, for this process alone, or more."),
         (["no-such"], "no problem 'no-such'"),
     ],
 )

@@ -17,6 +17,7 @@ from ocnopt_lab.commands.profile import Profile
 from ocnopt_lab.commands.report import Report
 from ocnopt_lab.commands.robustness import Robustness
 from ocnopt_lab.commands.train import Train
+from ocnopt_lab.commands.tune import Tune
 
 
 class Command(Protocol):
@@ -38,6 +39,7 @@ COMMANDS = (
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Ablate, subcommand("ablate")]
     | Annotated[Robustness, subcommand("robustness")]
+    | Annotated[Tune, subcommand("tune")]
 )
 
 __all__ = ["COMMANDS", "Command"]

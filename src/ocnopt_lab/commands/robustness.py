@@ -10,6 +10,7 @@ import numpy as np
 
 from ocnopt import OCNOpt
 from ocnopt.curvature import TABLE as CURVATURES
+from ocnopt.options import SEARCHES, rate_of
 from ocnopt_lab import problems
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.optimizers import OptimizerConfig
@@ -44,8 +45,9 @@ class Robustness(Experiment):
     """The middle rate. Left out: the default of the search, or of the metric at a fixed step."""
     curvature: str = "ekfac"
     """The metric."""
-    search: Literal["model", "fixed"] = "model"
-    """model: the rates are multipliers of the step that the search proposes. fixed: they are the step."""
+    search: Literal["model", "bounded", "fixed"] = "model"
+    """model: the rates are multipliers of the step that the search proposes. bounded: they are the longest step it may
+    propose. fixed: they are the step."""
 
     def grid(self) -> list[float]:
         """The rates, to three digits."""
@@ -55,7 +57,7 @@ class Robustness(Experiment):
             )
         if self.curvature not in CURVATURES:
             raise LabError(f"There is no metric {self.curvature!r}; choose one of {', '.join(CURVATURES)}.")
-        default = OCNOpt.MODEL_LR if self.search == "model" else CURVATURES[self.curvature]().default_lr
+        default = rate_of(SEARCHES[self.search](), CURVATURES[self.curvature](), OCNOpt.MODEL_LR)
         exponents = np.linspace(-self.decades / 2, self.decades / 2, self.rates)
         return [float(f"{x:.3g}") for x in (self.center or default) * 10**exponents]
 

@@ -45,6 +45,8 @@ class Train:
     """Folder with mnist.npz, uci_regression.npz and the like. Left out: OCNOPT_DATA, then the download cache."""
     threads: int | None = None
     """Threads of torch. Left out: torch's own choice."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda, cuda:1 and the like. Initial weights and batches are the same everywhere."""
     eval_samples: int | None = None
     """Evaluate on this many samples only. Left out: on all."""
     train_samples: int | None = None
@@ -90,6 +92,7 @@ class Train:
             split=self.split,
             gains=self.gains,
             seconds=self.seconds,
+            device=self.device,
             eval_samples=self.eval_samples,
             train_samples=problem.train_samples if self.train_samples is None else self.train_samples,
         )

@@ -31,13 +31,13 @@ class CropAndFlip:
         """x (B, C, H, W), zero where it is padded: the mean of standardised images."""
         batch, _, height, width = x.shape
         by = round(self.padding * height)
-        top, left = (torch.randint(2 * by + 1, (batch, 1), generator=generator) for _ in range(2))
-        mirrored = torch.rand(batch, 1, generator=generator) < 0.5
-        columns = torch.arange(width).expand(batch, width)
-        rows = top + torch.arange(height)
+        top, left = (torch.randint(2 * by + 1, (batch, 1), generator=generator).to(x.device) for _ in range(2))
+        mirrored = torch.rand(batch, 1, generator=generator).to(x.device) < 0.5
+        columns = torch.arange(width, device=x.device).expand(batch, width)
+        rows = top + torch.arange(height, device=x.device)
         columns = left + torch.where(mirrored, width - 1 - columns, columns)
         padded = pad(x, (by, by, by, by))
-        sample = torch.arange(batch)[:, None, None]
+        sample = torch.arange(batch, device=x.device)[:, None, None]
         return (
             padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
         )

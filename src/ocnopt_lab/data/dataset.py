@@ -43,6 +43,11 @@ class Dataset:
         """With so many training samples only; None for all of them."""
         return replace(self, x_train=self.x_train[:samples], y_train=self.y_train[:samples])
 
+    def to(self, device: torch.device) -> Dataset:
+        """With all tensors on that device."""
+        names = "x_train", "y_train", "x_test", "y_test"
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
 
 def build(name: str, arrays: Arrays, recipe: Recipe = LABELS) -> Dataset:
     """Prepares inputs, then targets."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.optimizers import OptimizerConfig, Schedule
+from ocnopt_lab.runs.device import require_device
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class RunConfig:
     split: int = 0
     gains: int | None = None
     seconds: float | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "threads", "eval_samples", "train_samples", "gains"):
@@ -39,6 +41,7 @@ class RunConfig:
             raise LabError(f"--gains looks at feedback policies, and {self.optimizer.name} has none; leave it out.")
         if self.seconds is not None and not self.seconds > 0:
             raise LabError(f"--seconds is {self.seconds:g}; it must be more than 0.")
+        require_device(self.device)
         if self.split < 0:
             raise LabError(f"--split is {self.split}; splits are counted from 0.")
 

@@ -10,13 +10,16 @@ import psutil
 import torch
 
 import ocnopt
+from ocnopt_lab.runs.device import title
 
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def describe() -> dict[str, Any]:
-    """Processor, cores, threads, memory and versions of this process."""
+def describe(device: torch.device | None = None) -> dict[str, Any]:
+    """Processor, cores, threads, memory and versions of this process, and the device where it is no processor."""
+    accelerator = None if device is None else title(device)
     return {
+        **({} if accelerator is None else {"device": accelerator}),
         "cpu": _cpu(),
         "cores": psutil.cpu_count(logical=True),
         "threads": torch.get_num_threads(),

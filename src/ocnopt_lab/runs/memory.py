@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _MB = 1e6
@@ -57,3 +58,26 @@ class StepMemory:
     def growth(self) -> float:
         """MB over what was resident before the first step."""
         return self.peak - self.start
+
+
+class DeviceMemory:
+    """The same of what tensors hold on a device of CUDA, which is nobody else's."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.peak = device, 0.0
+        self.start = torch.cuda.memory_allocated(device) / _MB
+
+    def resume(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self.device)
+
+    def pause(self) -> None:
+        self.peak = max(self.peak, torch.cuda.max_memory_allocated(self.device) / _MB)
+
+    @property
+    def growth(self) -> float:
+        return self.peak - self.start
+
+
+def memory_on(device: torch.device) -> StepMemory | DeviceMemory:
+    """What measures the memory that training on the device takes."""
+    return DeviceMemory(device) if device.type == "cuda" else StepMemory()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,32 +17,36 @@ from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.display import Display
 from ocnopt_lab.runs.folder import Metrics, Row
 from ocnopt_lab.runs.interrupt import Interrupt
-from ocnopt_lab.runs.memory import StepMemory
+from ocnopt_lab.runs.memory import memory_on
 from ocnopt_lab.runs.solving import solving
 from ocnopt_lab.runs.trainer import Trainer
 
 _GROUPS, _SMALLEST_GROUP = 20, 10  # rows of step metrics per epoch, and the fewest steps a row averages
 
 
-def start(config: RunConfig, path: Path) -> Session:
+Load = Callable[..., data.Dataset]
+"""As `data.load`."""
+
+
+def start(config: RunConfig, path: Path, load: Load = data.load) -> Session:
     """A new run in the folder `path`."""
-    trainer = build_trainer(config)
+    trainer = build_trainer(config, load)
     folder.create(path, config)
     return Session(path, trainer, rows=[])
 
 
-def resume(path: Path, console: Console) -> Session:
+def resume(path: Path, console: Console, load: Load = data.load) -> Session:
     """The run in `path`, where its newest readable checkpoint left it."""
     config = folder.read_config(path)
     state, warning = checkpoint.load(path)
     if warning:
         console.print(warning, style="yellow", soft_wrap=True)
-    return Session(path, restored(config, path, state), rows=list(state["metrics"]))
+    return Session(path, restored(config, path, state, load), rows=list(state["metrics"]))
 
 
-def restored(config: RunConfig, path: Path, state: Mapping[str, Any]) -> Trainer:
+def restored(config: RunConfig, path: Path, state: Mapping[str, Any], load: Load = data.load) -> Trainer:
     """The trainer of `config` where `state`, a checkpoint of the folder `path`, was taken."""
-    trainer = build_trainer(config)
+    trainer = build_trainer(config, load)
     try:
         trainer.load_state_dict(dict(state))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -50,13 +54,13 @@ def restored(config: RunConfig, path: Path, state: Mapping[str, Any]) -> Trainer
     return trainer
 
 
-def build_trainer(config: RunConfig) -> Trainer:
+def build_trainer(config: RunConfig, load: Load = data.load) -> Trainer:
     """Data, model and optimizer of `config`, ready for the first step."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     problem = problems.get(config.problem)
     file, data_dir = (Path(path) if path else None for path in (config.data, config.data_dir))
-    dataset = data.load(problem.data, file, data_dir, config.split, problem.recipe)
+    dataset = load(problem.data, file, data_dir, config.split, problem.recipe)
     return Trainer(config, problem, dataset.first(config.train_samples))
 
 
@@ -66,16 +70,24 @@ class Session:
     def __init__(self, path: Path, trainer: Trainer, rows: list[Row]) -> None:
         self.path, self.trainer = path, trainer
         self.metrics = Metrics(path / folder.METRICS, rows)
-        self.memory = StepMemory()
+        self.memory = memory_on(trainer.device)
         self.group = max(_SMALLEST_GROUP, trainer.steps_per_epoch // _GROUPS)
 
     def run(self, console: Console) -> Row:
-        """Trains to the end and returns the summary. Ctrl-C ends it after a step, with a checkpoint."""
+        """Trains to the end, draws, and returns the summary. Ctrl-C ends it after a step, with a checkpoint."""
+        summary = self.train(console)
+        self.draw()
+        return summary
+
+    def train(self, console: Console) -> Row:
+        """The same without pictures."""
         display = Display(console, self.trainer)
         try:
             with Interrupt() as interrupt, display:
                 self._train(interrupt, display)
-            return self._finish()
+            summary = self._summary()
+            folder.write_json(self.path / folder.SUMMARY, summary)
+            return summary
         except LabError as error:
             raise LabError(f"{error}{self._kept()}", error.code) from error
 
@@ -161,9 +173,8 @@ class Session:
             step = self.trainer.counters.step
             raise LabError(f"Interrupted after step {step}; `ocnopt train --resume {self.path}` goes on.", INTERRUPTED)
 
-    def _finish(self) -> Row:
-        summary = self._summary()
-        folder.write_json(self.path / folder.SUMMARY, summary)
+    def draw(self) -> None:
+        """The pictures of a run that has ended."""
         config = self.trainer.config
         curve = curves.Curve(config.optimizer.label, config.optimizer.label, self.metrics.epochs())
         title = f"{config.problem}, seed {config.seed}"
@@ -171,7 +182,6 @@ class Session:
         self._draw_alignments(title)
         for picture in self.trainer.problem.pictures:
             solving(partial(picture.draw, self.path, title, self.trainer.model), None)
-        return summary
 
     def _draw_alignments(self, title: str) -> None:
         """What the bandits of a game have chosen, where there were any."""
@@ -191,5 +201,5 @@ class Session:
             **last,
             "nonfinite_steps": counters.nonfinite,
             "parameters": sum(p.numel() for p in self.trainer.model.parameters()),
-            "environment": environment.describe(),
+            "environment": environment.describe(self.trainer.device),
         }

@@ -105,9 +105,11 @@ class Trainer:
     """Model, optimizer, rate schedule and batch order of one run, and the counters between them."""
 
     def __init__(self, config: RunConfig, problem: Problem, data: Dataset) -> None:
-        self.config, self.problem, self.data, self.task = config, problem, data, data.task
+        self.config, self.problem, self.task = config, problem, data.task
+        self.device = torch.device(config.device)
+        self.data = data.to(self.device)
         torch.manual_seed(config.seed)
-        self.model = problem.model(data.in_shape, data.outputs)
+        self.model = problem.model(data.in_shape, data.outputs).to(self.device)  # drawn alike for every device
         self.reporting = list(reporting(self.model))
         self.optimizer = build(config.optimizer, self.model)
         self.steps_per_epoch = math.ceil(len(data.x_train) / config.batch_size)
@@ -137,7 +139,8 @@ class Trainer:
     def epoch(self) -> Iterator[StepResult]:
         """The remaining steps of the current epoch; may be left and entered again after any step."""
         self.order.set_state(self.order_at_epoch_start)
-        batches = torch.randperm(len(self.data.x_train), generator=self.order).split(self.config.batch_size)
+        order = torch.randperm(len(self.data.x_train), generator=self.order).to(self.device)
+        batches = order.split(self.config.batch_size)
         for batch in batches[self.counters.step_in_epoch :]:
             if self.finished:
                 return

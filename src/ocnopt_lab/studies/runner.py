@@ -11,19 +11,21 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ocnopt_lab import problems
+from ocnopt_lab import data, problems
 from ocnopt_lab.errors import FAILED, INTERRUPTED, LabError, writing
-from ocnopt_lab.runs import checkpoint, folder
+from ocnopt_lab.runs import checkpoint, folder, session
 from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.interrupt import Interrupt
 
 _POLL = 0.3  # seconds
+_ONWARD = "Interrupted; the same command goes on from here."
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,24 @@ class Run:
         return [*start, *self.config.arguments(), "--out", str(self.path)]
 
     def launch(self) -> subprocess.Popen[bytes]:
-        """Starts the process; a folder without a checkpoint holds nothing to go on with and is made anew."""
-        if (self.path / folder.CONFIG).exists() and not checkpoint.newest(self.path):
-            shutil.rmtree(self.path)
+        """Starts the process."""
+        self.clear()
         with writing(self.log):
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("ab") as log:
                 return subprocess.Popen(self.command(), stdout=log, stderr=log)
+
+    def opened(self, load: session.Load) -> session.Session:
+        """The same in this process."""
+        self.clear()
+        if checkpoint.newest(self.path):
+            return session.resume(self.path, Console(quiet=True), load)
+        return session.start(self.config, self.path, load)
+
+    def clear(self) -> None:
+        """A folder without a checkpoint holds nothing to go on with and is made anew."""
+        if (self.path / folder.CONFIG).exists() and not checkpoint.newest(self.path):
+            shutil.rmtree(self.path)
 
     def last_words(self) -> str:
         """The last line that the run printed."""
@@ -121,37 +134,84 @@ class Estimate:
 
 
 def run_all(console: Console, runs: Sequence[Run], jobs: int) -> None:
-    """Does what is not done yet, in order. Ctrl-C reaches the running processes too: each leaves a checkpoint.
+    """Does what is not done yet, in order, `jobs` processes at once, or in this one where that is 0.
+
+    Ctrl-C reaches the running processes too: each leaves a checkpoint.
 
     Raises LabError after Ctrl-C, and where runs failed, once all others are done.
     """
     with Interrupt() as interrupt, _progress(console) as bar:
-        failed = Queue(runs, Estimate(jobs), bar, interrupt).work()
+        kind = Queue if jobs else Here
+        failed = kind(runs, Estimate(max(1, jobs)), bar, interrupt).work()
     if interrupt.seen:
-        raise LabError("Interrupted; the same command goes on from here.", INTERRUPTED)
+        raise LabError(_ONWARD, INTERRUPTED)
     if failed:
         sentences = dict.fromkeys(run.last_words() for run in failed)  # the same for all of them, as a rule
         raise LabError(f"{len(failed)} of {len(runs)} runs failed. {' '.join(sentences)}", FAILED)
 
 
-class Queue:
-    """Runs that wait, and processes that run, with the second when each was started."""
+class Waiting:
+    """Runs that are not done yet, and the bar that tells of them."""
 
     def __init__(self, runs: Sequence[Run], estimate: Estimate, bar: Progress, interrupt: Interrupt) -> None:
         self.waiting = [run for run in runs if run.summary() is None]
-        self.running: dict[Run, tuple[subprocess.Popen[bytes], float]] = {}
         self.failed: list[Run] = []
         self.estimate, self.bar, self.interrupt = estimate, bar, interrupt
         self.task = bar.add_task("runs", total=len(runs), completed=len(runs) - len(self.waiting), state="")
 
     def work(self) -> list[Run]:
-        """Until nothing runs any more; the runs that left no summary."""
+        """Until nothing is left to do, or Ctrl-C; the runs that left no summary."""
+        raise NotImplementedError
+
+    def ended(self, run: Run, seconds: float) -> None:
+        """Takes note of a run that has ended after so many seconds."""
+        summary = run.summary()
+        if summary is None:
+            self.failed.append(run)
+        else:
+            self.estimate.finished(run, seconds)
+        self.bar.console.print(_line(run, summary), soft_wrap=True, highlight=False)
+        self.bar.advance(self.task)
+
+    def tell(self, running: dict[Run, float]) -> None:
+        """running: seconds since the start of each."""
+        self.bar.update(self.task, state=_state(self.estimate.left(self.waiting, running), running))
+
+
+class Here(Waiting):
+    """One run after another in this process, without pictures of single runs; data are read once."""
+
+    def work(self) -> list[Run]:
+        load, quiet = cache(data.load), Console(quiet=True)
+        while self.waiting and not self.interrupt.seen:
+            run = self.waiting.pop(0)
+            self.tell({run: 0.0})
+            started = time.monotonic()
+            try:
+                run.opened(load).train(quiet)
+            except LabError as error:
+                if error.code == INTERRUPTED:
+                    raise LabError(_ONWARD, INTERRUPTED) from error
+                with writing(run.log):
+                    run.log.parent.mkdir(parents=True, exist_ok=True)
+                    run.log.write_text(f"{error}\n")
+            self.ended(run, time.monotonic() - started)
+        return self.failed
+
+
+class Queue(Waiting):
+    """A few processes at once, with the second when each was started."""
+
+    def __init__(self, runs: Sequence[Run], estimate: Estimate, bar: Progress, interrupt: Interrupt) -> None:
+        super().__init__(runs, estimate, bar, interrupt)
+        self.running: dict[Run, tuple[subprocess.Popen[bytes], float]] = {}
+
+    def work(self) -> list[Run]:
         while self.running or (self.waiting and not self.interrupt.seen):
             self.fill()
             time.sleep(_POLL)
             self.collect()
-            ages = {run: time.monotonic() - started for run, (_, started) in self.running.items()}
-            self.bar.update(self.task, state=_state(self.estimate.left(self.waiting, ages), ages))
+            self.tell({run: time.monotonic() - started for run, (_, started) in self.running.items()})
         return self.failed
 
     def fill(self) -> None:
@@ -164,13 +224,7 @@ class Queue:
         """Takes note of the processes that have ended."""
         for run in [run for run, (process, _) in self.running.items() if process.poll() is not None]:
             _, started = self.running.pop(run)
-            summary = run.summary()
-            if summary is None:
-                self.failed.append(run)
-            else:
-                self.estimate.finished(run, time.monotonic() - started)
-            self.bar.console.print(_line(run, summary), soft_wrap=True, highlight=False)
-            self.bar.advance(self.task)
+            self.ended(run, time.monotonic() - started)
 
 
 def _progress(console: Console) -> Progress:

@@ -28,9 +28,12 @@ class Study:
     seconds: float | None = None
     """End each run after so many seconds in training steps, if its epochs are not done by then."""
     jobs: int = 1
-    """Runs at the same time. More than one makes the seconds of all of them less exact."""
+    """Runs at the same time. More than one makes the seconds of all of them less exact. 0: one after another in this
+    process, which starts small runs at once; only the first run's peak memory is its own then."""
     threads: int = 1
     """Threads of torch in every run."""
+    device: str = "cpu"
+    """Where every run trains: cpu, cuda, cuda:1 and the like."""
     eval_samples: int | None = None
     """Score on this many samples of each set only. Left out: on all."""
     train_samples: int | None = None
@@ -66,8 +69,8 @@ class Study:
 
     def check(self, runs: Sequence[Run]) -> None:
         """A sentence for what cannot be, before the first run starts."""
-        if self.jobs < 1:
-            raise LabError(f"--jobs is {self.jobs}; it must be at least 1.")
+        if self.jobs < 0:
+            raise LabError(f"--jobs is {self.jobs}; it must be 0, for this process alone, or more.")
         for optimizer in dict.fromkeys(run.config.optimizer for run in runs):
             build(optimizer, nn.Linear(2, 2))
         for run in runs:
@@ -87,6 +90,7 @@ class Study:
             threads=self.threads,
             eval_samples=self.eval_samples,
             seconds=self.seconds,
+            device=self.device,
             train_samples=found.train_samples if self.train_samples is None else self.train_samples,
         )
 

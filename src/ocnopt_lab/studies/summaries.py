@@ -109,13 +109,17 @@ def number(loss: float) -> str:
 
 def machines(results: Sequence[Result]) -> str:
     """Hardware and versions; one line per distinct machine."""
-    return "\n\n".join(dict.fromkeys(_machine(result.environment) for result in results))
+    return "\n\n".join(dict.fromkeys(machine(result.environment) for result in results))
 
 
-def _machine(env: dict[str, Any]) -> str:
+def machine(env: dict[str, Any]) -> str:
+    """Hardware and versions in one line."""
     versions = f"Python {env['python']}, torch {env['torch']}, ocnopt {env['ocnopt']}"
     system = env["system"].split("-")[0]
-    return f"{env['cpu']}, {env['cores']} cores, {many(env['threads'], 'thread')} per run, {system}; {versions}."
+    device = f"{env['device']}; " if env.get("device") else ""
+    return (
+        f"{device}{env['cpu']}, {env['cores']} cores, {many(env['threads'], 'thread')} per run, {system}; {versions}."
+    )
 
 
 def many(number: int, word: str) -> str:

@@ -34,7 +34,7 @@ class Regression(Task):
         return mse_loss(output, target)
 
     def counted(self, output: Tensor, target: Tensor) -> float:
-        error = output - target if self.unit is None else (output - target) * self.unit
+        error = output - target if self.unit is None else (output - target) * self.unit.to(output.device)
         return float(error.square().mean(1).sum())
 
     def scores(self, loss: float, mean: float) -> Scores:

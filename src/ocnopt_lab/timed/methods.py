@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,18 +58,26 @@ def stochastic(fit: Fit, clock: Clock) -> Iterator[None]:
         yield
 
 
-def ekfac(fit: Fit, clock: Clock) -> Iterator[None]:
-    """Parts of the samples: OCNOpt as it is when nothing is said, its rate falling linearly to zero."""
-    optimizer = OCNOpt(fit.model, seed=fit.seed)
-    (group,) = optimizer.param_groups
-    lr = group["lr"]
-    for rows in fit.batches():
-        group["lr"] = lr * max(0.0, 1 - clock.share)
-        optimizer.zero_grad()
-        loss, output = fit.forward(rows)
-        optimizer.backward(loss, output)
-        optimizer.step()
-        yield
+def ours(**options: Any) -> Method:
+    """Parts of the samples: OCNOpt with these options, its rate falling linearly to zero."""
+
+    def steps(fit: Fit, clock: Clock) -> Iterator[None]:
+        optimizer = OCNOpt(fit.model, seed=fit.seed, **options)
+        (group,) = optimizer.param_groups
+        lr = group["lr"]
+        for rows in fit.batches():
+            group["lr"] = lr * max(0.0, 1 - clock.share)
+            optimizer.zero_grad()
+            loss, output = fit.forward(rows)
+            optimizer.backward(loss, output)
+            optimizer.step()
+            yield
+
+    return steps
+
+
+ekfac = ours()
+"""OCNOpt as it is when nothing is said."""
 
 
 def adam(lr: float, until: float = 1.0, kind: type[torch.optim.Adam] = torch.optim.Adam) -> Method:
