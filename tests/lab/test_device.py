@@ -28,7 +28,13 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="There is 
 def test_a_device_that_there_is_not_is_one_sentence(device: str, capsys) -> None:
     assert main(["train", "wine-fcn", "--device", device]) == 2
     error = capsys.readouterr().err
+    assert main(["compare", "wine-fcn", "--device", device]) == 2 and error[:50] == capsys.readouterr().err[:50]
     assert f"--device is '{device}', and torch cannot use it" in error and error.count("\n") == 1
+
+
+def test_runs_of_a_device_can_be_looked_at_without_it() -> None:
+    (run, *_) = Compare(problems=("wine-fcn",), device="cuda:99").plan()
+    assert run.config.device == "cuda:99" and run.summary() is None
 
 
 def test_data_move_as_a_whole() -> None:

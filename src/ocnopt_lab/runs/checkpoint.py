@@ -69,6 +69,6 @@ def _read(path: Path) -> dict[str, Any] | None:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 return None
-        return torch.load(path, weights_only=True)
+        return torch.load(path, weights_only=True, map_location=None if torch.cuda.is_available() else "cpu")
     except Exception:  # damaged bytes surface as almost any error of zipfile, pickle or torch
         return None

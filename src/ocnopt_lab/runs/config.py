@@ -9,7 +9,6 @@ from typing import Any
 
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.optimizers import OptimizerConfig, Schedule
-from ocnopt_lab.runs.device import require_device
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,6 @@ class RunConfig:
             raise LabError(f"--gains looks at feedback policies, and {self.optimizer.name} has none; leave it out.")
         if self.seconds is not None and not self.seconds > 0:
             raise LabError(f"--seconds is {self.seconds:g}; it must be more than 0.")
-        require_device(self.device)
         if self.split < 0:
             raise LabError(f"--split is {self.split}; splits are counted from 0.")
 

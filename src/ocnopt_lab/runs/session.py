@@ -14,6 +14,7 @@ from ocnopt_lab import data, problems
 from ocnopt_lab.errors import INTERRUPTED, LabError
 from ocnopt_lab.runs import alignments, checkpoint, curves, environment, folder
 from ocnopt_lab.runs.config import RunConfig
+from ocnopt_lab.runs.device import require_device
 from ocnopt_lab.runs.display import Display
 from ocnopt_lab.runs.folder import Metrics, Row
 from ocnopt_lab.runs.interrupt import Interrupt
@@ -56,6 +57,7 @@ def restored(config: RunConfig, path: Path, state: Mapping[str, Any], load: Load
 
 def build_trainer(config: RunConfig, load: Load = data.load) -> Trainer:
     """Data, model and optimizer of `config`, ready for the first step."""
+    require_device(config.device)  # not in the configuration, which is read where the device is not
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     problem = problems.get(config.problem)

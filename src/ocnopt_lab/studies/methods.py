@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ocnopt import OCNOpt
+from ocnopt.core.search import Bounded
 from ocnopt.curvature import TABLE as CURVATURES
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.optimizers import TABLE, OptimizerConfig
@@ -25,7 +26,8 @@ class Method:
     @property
     def default_rate(self) -> float:
         """One of the rates."""
-        return TABLE[self.optimizer.name].defaults.get("lr", OCNOpt.MODEL_LR)
+        own = Bounded.default_lr if self.optimizer.search == "bounded" else OCNOpt.MODEL_LR
+        return TABLE[self.optimizer.name].defaults.get("lr", own)
 
     @property
     def ours(self) -> bool:
@@ -42,6 +44,7 @@ METHODS = {
     for method in (
         *(Method(name, OptimizerConfig(name)) for name in TABLE),
         *(Method(f"ocnopt-{name}", OptimizerConfig(curvature=name)) for name in CURVATURES),
+        Method("ocnopt-bounded", OptimizerConfig(search="bounded")),
         *(Method(f"{name}-off", OptimizerConfig(curvature=name, feedback=0.0)) for name in CURVATURES),
     )
 }

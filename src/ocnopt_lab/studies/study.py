@@ -16,6 +16,7 @@ from ocnopt_lab.errors import LabError
 from ocnopt_lab.optimizers import OptimizerConfig, build
 from ocnopt_lab.runs import folder
 from ocnopt_lab.runs.config import RunConfig, words
+from ocnopt_lab.runs.device import require_device
 from ocnopt_lab.studies.runner import Run, run_all
 
 
@@ -71,6 +72,7 @@ class Study:
         """A sentence for what cannot be, before the first run starts."""
         if self.jobs < 0:
             raise LabError(f"--jobs is {self.jobs}; it must be 0, for this process alone, or more.")
+        require_device(self.device)
         for optimizer in dict.fromkeys(run.config.optimizer for run in runs):
             build(optimizer, nn.Linear(2, 2))
         for run in runs:
