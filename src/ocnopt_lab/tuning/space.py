@@ -68,7 +68,7 @@ KNOBS: tuple[Number | Choice, ...] = (
     Number("decay", "factor on λ after a good step", 0.6, 0.98, _MODEL.decay, log=False),
     Number("across", "from the rank-one bound to the trace", 0.0, 1.0, Auto().across, log=False),
 )
-PERIODS = {"statistics_every": (2, 5, 20, 40), "decompose_every": (10, 25, 100, 200)}
+PERIODS = {"statistics_every": (2, 5, 20), "decompose_every": (10, 25, 100)}
 """Trade steps for seconds, which no search at equal steps can weigh: they are tried one by one."""
 
 
