@@ -8,9 +8,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 from flow_cases import DIM, STEPS, Spy, captured, euler, field, linears, pulled, samples, trace_by_rows
+from torch import Tensor
 
 from ocnopt.core.capture import Capture
 from ocnopt.ode import Adjoint, ContinuousFlow, Discretised, one_solve
+from ocnopt.ode.foreign import nodes_of
 
 GRID = 1 / STEPS
 
@@ -68,6 +70,29 @@ def test_the_gate_is_needed(check: Callable[[], None], monkeypatch: pytest.Monke
     monkeypatch.setattr("ocnopt.ode.flows.flow.muted", nullcontext)
     with pytest.raises(AssertionError):
         check()
+
+
+def column_of(flow: ContinuousFlow, x: Tensor) -> tuple[Tensor, list[Tensor], int]:
+    """The gradients of a column that is zero at ℓ, and how many nodes of the graph were given a tensor for it."""
+    end = flow(x)
+    counted: list[int] = []
+    for node in nodes_of([end]):
+        node.register_prehook(lambda gradients: counted.append(any(g is not None for g in gradients)))
+    column = torch.cat([torch.ones_like(x), x.new_zeros(len(x), 1)], dim=1)
+    parameters = list(flow.parameters())
+    found = torch.autograd.grad(end, parameters, column, allow_unused=True, materialize_grads=True)
+    return end.detach(), list(found), sum(counted)
+
+
+def test_a_column_without_the_divergence_does_not_go_back_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow, x = ContinuousFlow(field(), DIM, solver=Discretised("rk4", step=0.5)), samples()
+    end, found, visited = column_of(flow, x)
+    monkeypatch.setattr("ocnopt.ode.flows.flow.Silent.apply", lambda x: x)
+    expected_end, expected, all_nodes = column_of(flow, x)
+    torch.testing.assert_close(end, expected_end, rtol=0, atol=0)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    assert visited < 0.7 * all_nodes
 
 
 def check_adjoint(trace: str) -> None:

@@ -178,7 +178,7 @@ def test_a_response_of_half_the_size_is_seen(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_bounds_hold_with_any_optimizer() -> None:
-    ode = NeuralODE(Tanh(), t1=TerminalTime(1.0, low=0.5, high=1.1).double())
+    ode = NeuralODE(Tanh(), t1=TerminalTime(1.0, low=0.5, high=1.1, reach=math.inf).double())
     optimizer = torch.optim.SGD(ode.times(), lr=1.0)
     for target, edge in ((5.0, 1.1), (-5.0, 0.5)):
         optimizer.zero_grad()
@@ -187,6 +187,47 @@ def test_bounds_hold_with_any_optimizer() -> None:
         assert ode.t1.value == edge  # type: ignore[union-attr]
         ode(batch())
         assert float(ode.t1.time.detach()) == edge  # type: ignore[union-attr]
+
+
+def moved(ode: NeuralODE, time: Tensor, to: float) -> float:
+    """The length of the solve after somebody has put an end elsewhere."""
+    with torch.no_grad():
+        time.fill_(to)
+        ode(batch())
+    t0, t1 = ode.span()
+    return t1 - t0
+
+
+@pytest.mark.parametrize("away", [5.0, -5.0])
+def test_a_length_changes_by_the_reach_at_most(away: float) -> None:
+    """By half in a forward pass and no more in the next ones while T stays; either end, in either direction."""
+    for end in (0, 1):
+        ode = timed()
+        longer = (away > 0) == (end == 1)
+        ode(batch())
+        expected = 0.9 * 1.5 if longer else 0.9 / 1.5
+        if end == 0 and not longer:
+            expected = 0.9 - 0.2  # the bound of 0.5 is nearer
+        assert moved(ode, ode.times()[end], away) == pytest.approx(expected, rel=1e-4)
+        assert moved(ode, ode.times()[end], ode.times()[end].item()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_trial_that_is_taken_back_leaves_the_time_as_it_was() -> None:
+    for trial in (5.0, 1e-3):
+        ode = NeuralODE(Tanh(), t1=TerminalTime(1.2, low=0.0).double())
+        before = moved(ode, ode.times()[0], 1.2)
+        moved(ode, ode.times()[0], trial)
+        assert moved(ode, ode.times()[0], 1.2) == before
+
+
+def test_what_is_in_reach_is_part_of_the_state() -> None:
+    """A run that goes on elsewhere is held as it would have been."""
+    ode, other = timed(), timed()
+    ode(batch())
+    with torch.no_grad():
+        ode.times()[1].fill_(5.0)
+    other.load_state_dict(ode.state_dict())
+    assert other.span() == ode.span() != timed().span()
 
 
 def test_the_penalty_is_half_c_T_squared() -> None:
@@ -209,6 +250,7 @@ def test_a_warm_up_scales_penalty_and_curvature() -> None:
         ({"time": 1.0, "low": 2.0}, "low ≤ time ≤ high"),
         ({"time": math.inf}, "low ≤ time ≤ high"),
         ({"time": 1.0, "penalty": -1.0}, "finite and not negative"),
+        ({"time": 1.0, "reach": 0.0}, r"reach=0.0\) must be positive"),
     ],
 )
 def test_times_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:

@@ -111,11 +111,13 @@ class NeuralODE(nn.Module):
         return out[0] if single else out
 
     def span(self) -> tuple[float, float]:
-        """t0 and t1 as they are now, learned ones moved into their bounds."""
+        """t0 and t1 as they are now, learned ones moved into their limits."""
         for time in self.learned():
             time.project()
-        now = value_of(self.t0), value_of(self.t1)
+        t0, t1 = now = value_of(self.t0), value_of(self.t1)
         require_span(*now)
+        for time in self.learned():
+            time.narrow(t0 if time is self.t1 else t1)
         return now
 
     @torch.no_grad()

@@ -19,6 +19,9 @@ from ..core.trajectory import Call
 from ..players import MatrixModulePlayer, register
 from .solver import State
 
+_SLACK = 1e-5
+"""Of what is in reach, so that a time which is put back after a trial stays as it was whatever the rounding."""
+
 
 class TerminalTime(nn.Module):
     """The end (or beginning) of an ODE as something to learn.
@@ -26,29 +29,58 @@ class TerminalTime(nn.Module):
     Args:
         time: where to start.  low, high: bounds, into which it is moved at the next forward pass.
         penalty: c in ½ c T², which ``penalty()`` gives, and which is to be added to the loss.
+        reach: by which part the ODE may become longer from one forward pass to the next, or the next longer than this
+            one if it becomes shorter: a quadratic measured at T tells little of times far from it. math.inf: no limit.
 
-    Raises ValueError unless low ≤ time ≤ high and the penalty is finite and not negative.
+    Raises ValueError unless low ≤ time ≤ high, the penalty is finite and not negative, and reach is positive.
     """
 
-    def __init__(self, time: float, *, low: float = -math.inf, high: float = math.inf, penalty: float = 0.0) -> None:
+    within: Tensor
+    """(2,), between which T may lie at the next forward pass."""
+
+    def __init__(
+        self,
+        time: float,
+        *,
+        low: float = -math.inf,
+        high: float = math.inf,
+        penalty: float = 0.0,
+        reach: float = 0.5,
+    ) -> None:
         if not (math.isfinite(time) and low <= time <= high and low < high):
             raise ValueError(f"TerminalTime({time}, low={low}, high={high}) needs low ≤ time ≤ high and low < high.")
         if not 0 <= penalty < math.inf:
             raise ValueError(f"TerminalTime(penalty={penalty}) must be finite and not negative.")
+        if not reach > 0:
+            raise ValueError(f"TerminalTime(reach={reach}) must be positive; math.inf sets no limit.")
         super().__init__()
         self.low, self.high, self.weight_of_penalty, self.scale = low, high, penalty, 1.0
+        self.reach = reach
         self.time = nn.Parameter(torch.tensor([float(time)]))
+        self.register_buffer("within", torch.tensor([-math.inf, math.inf]))
 
     @property
     def value(self) -> float:
-        """T as a number, within its bounds."""
-        return min(max(float(self.time.detach()), self.low), self.high)
+        """T as a number, within its bounds and what is in reach of the last forward pass."""
+        T, (least, most) = float(self.time.detach()), self.within.tolist()
+        slack = _SLACK * (most - least)
+        if not least - slack <= T <= most + slack:
+            T = min(max(T, least), most)
+        return min(max(T, self.low), self.high)
 
     @torch.no_grad()
     def project(self) -> None:
-        """Move T into its bounds, whoever has moved it out."""
-        if not self.low <= float(self.time) <= self.high:
-            self.time.clamp_(self.low, self.high)
+        """Move T to its value, whoever has moved it out."""
+        if (value := self.value) != float(self.time):
+            self.time.fill_(value)
+
+    @torch.no_grad()
+    def narrow(self, other: float) -> None:
+        """T is used with this other end: from here on it goes no further than the reach, either way and back."""
+        if math.isfinite(self.reach):
+            length = self.value - other
+            ends = other + length / (1 + self.reach), other + length * (1 + self.reach)
+            self.within.copy_(torch.tensor(sorted(ends)))
 
     def forward(self, *tensors: Tensor) -> State:
         """x + (T − T₀) F, which is x, for a state x of k tensors followed by the k of F."""

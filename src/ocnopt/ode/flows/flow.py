@@ -22,6 +22,7 @@ state's path only.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,23 @@ from torch import Tensor, nn
 from ...core.backward import muted
 from .solvers import Discretised
 from .traces import Trace, divergence, trace_of
+
+
+class Silent(torch.autograd.Function):
+    """x, through which a cotangent of zeros does not come back: what lies behind is spared, with the same result.
+
+    A column of the terminal factor is zero where the loss is linear, as it is in ℓ. Pulled back through the solver that
+    stays a tensor of zeros, and the second derivatives behind the divergence would be most of the work.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Tensor | None:
+        (g,) = cotangents
+        return g if bool(g.any()) else None
 
 
 class Augmented(nn.Module):
@@ -42,7 +60,7 @@ class Augmented(nn.Module):
         x, _ = state
         dx = self.field(t, x)
         with muted():
-            return dx, -divergence(self.field, t, x, self.E)
+            return dx, -Silent.apply(divergence(self.field, t, x, self.E))
 
 
 class Velocity(nn.Module):
