@@ -10,14 +10,17 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+import torch
 from rich.console import Console
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from ocnopt import OCNOpt
 from ocnopt_lab.cli import main
 from ocnopt_lab.commands.tune import Tune
+from ocnopt_lab.timed.methods import ours
 from ocnopt_lab.tuning import space
-from ocnopt_lab.tuning.cases import Case, Settings
+from ocnopt_lab.tuning.cases import Case, Settings, Turns, outcome, prepared
 from ocnopt_lab.tuning.search import CLIP, Candidate, Search, finished, gain
 from ocnopt_lab.tuning.told import Group, Told
 
@@ -43,7 +46,7 @@ def test_two_processes_search_together_and_one_goes_on(tmp_path: Path) -> None:
     assert 4 <= len(done) <= 5 and done[0]["params"] == space.defaults()
     assert len({trial["params"]["lr"] for trial in done}) == len(done), "no process repeats the draws of another"
     files = {path: path.stat().st_mtime_ns for path in (tune.out / "runs").iterdir()}
-    assert len(files) == 3 * (2 + 3) + 2 * 3 + len(periods())
+    assert len(files) == 3 * (2 + 4) + 2 * 4 + len(periods())
     assert told["command"] == f"ocnopt tune {OPTIONS} --jobs 2"
     text = (tune.out / "results.md").read_text()
     assert "| today's defaults |" in text and "Checked on problems left out of the search" in text
@@ -59,6 +62,38 @@ def test_two_processes_search_together_and_one_goes_on(tmp_path: Path) -> None:
 
 def periods() -> list[int]:
     return [value for values in space.PERIODS.values() for value in values]
+
+
+def test_a_longer_case_has_runs_of_its_own_and_more_steps(tmp_path: Path) -> None:
+    taken = []
+
+    def method(fit, clock):
+        while True:
+            taken.append(clock.share)
+            yield
+
+    outcome(Case("wine-fcn", 0, 3), method, Settings(steps=4))
+    assert len(taken) == 12 and taken == sorted(taken) and taken[6] == 0.5
+    assert Case("wine-fcn", 0, 3).name != Case("wine-fcn", 0).name
+
+
+def test_a_falling_rate_is_that_of_a_scheduler() -> None:
+    """Under a bound, which a scheduler leaves where it is."""
+    (_, fit, _), (_, other, _) = (prepared(Case("wine-fcn", 0), Settings()) for _ in range(2))
+    clock, turns = Turns(6), ours(search="bounded", lr=50.0)
+    moves = turns(fit, clock)
+    optimizer = OCNOpt(other.model, search="bounded", lr=50.0)
+    schedule = LambdaLR(optimizer, lambda step: 1 - step / 6)
+    for rows, _ in zip(other.batches(), range(6), strict=False):
+        clock.start()
+        next(moves)
+        clock.stop()
+        optimizer.zero_grad()
+        optimizer.backward(*other.forward(rows))
+        optimizer.step()
+        schedule.step()
+    weights = zip(fit.model.parameters(), other.model.parameters(), strict=True)
+    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in weights)
 
 
 def test_a_trial_repeats_exactly(tmp_path: Path) -> None:
@@ -104,9 +139,9 @@ def told_of(folder: Path, ratio: float) -> Told:
         for name, loss in losses.items():
             run = {"loss": loss, "score": 0.9, "seconds": 0.01, "environment": {}}
             (folder / "runs" / f"{name}-{case.name}.json").write_text(json.dumps(run))
-    told = Told(search, 1, [Group("problems left out", cases)])
+    told = Told(search, 1, [Group("seen", ()), Group("problems left out", cases)])
     told.candidates = [told.candidates[0], Candidate("trial-7", "trial 7", space.defaults())]
-    told.groups = [Group(group.words, told.complete(cases, told.candidates)) for group in told.groups]
+    told.groups = [Group("problems left out", told.complete(cases, told.candidates))]
     return told
 
 
@@ -115,7 +150,7 @@ def told_of(folder: Path, ratio: float) -> Told:
 )
 def test_what_is_certain_follows_from_the_interval(tmp_path: Path, ratio: float, words: str) -> None:
     told = told_of(tmp_path / "t", ratio)
-    assert words in told.sentence(told.candidates[1])
+    assert words in told.sentence(told.candidates[1], told.groups[0])
     table = told.checks(told.groups[0])
     assert table.rows[0][2] == "2" and float(table.rows[1][2]) == pytest.approx(2 * ratio, rel=0.11)
 
@@ -125,7 +160,10 @@ def test_an_unchecked_candidate_is_said_to_be_one(tmp_path: Path) -> None:
     for path in (tmp_path / "t" / "runs").glob("trial-7-*"):
         path.unlink()
     told.groups = [Group("problems left out", told.complete(told.groups[0].cases, told.candidates))]
-    assert "has not been checked" in told.sentence(told.candidates[1]) and not told.checks(told.groups[0]).rows
+    assert (
+        "has not been checked" in told.sentence(told.candidates[1], told.groups[0])
+        and not told.checks(told.groups[0]).rows
+    )
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ class Tune:
     """Seeds of each problem in a trial."""
     check_seeds: int = 3
     """Seeds of each problem in the checks; others than those of the trials."""
+    stretch: int = 4
+    """Times the steps of the search that the problems left out are trained for in a last check, of one seed."""
     candidates: int = 2
     """How many of the best trials are checked beside today's defaults."""
     seed: int = 0
@@ -80,7 +82,7 @@ class Tune:
         """A sentence for what cannot be, before anything runs."""
         for name in (*self.problems, *self.left_out):
             problems.get(name)
-        for name in ("trials", "steps", "samples", "batch", "seeds", "check_seeds", "candidates", "jobs"):
+        for name in ("trials", "steps", "samples", "batch", "seeds", "check_seeds", "stretch", "candidates", "jobs"):
             if getattr(self, name) < 1:
                 raise LabError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1.")
         if not self.problems or not self.left_out:
@@ -108,7 +110,7 @@ class Tune:
             workers.all_of(console, "search", [Trials(search, worker) for worker in range(self.jobs)])
             top = chosen(search.study(), self.candidates)
             checks: list[Task] = [Check(search, case, one) for case in cases for one in top]
-            checks += [Check(search, case, one) for case in groups[-1].cases for one in periods()]
+            checks += [Check(search, case, one) for case in groups[1].cases for one in periods()]
             workers.all_of(console, "check", checks)
 
     def search(self) -> Search:
@@ -121,14 +123,19 @@ class Tune:
         return Search(self.out, cases, settings, until, self.trials, self.seed)
 
     def groups(self, search: Search) -> list[Group]:
-        """Seeds that the search has not seen on its problems, and problems that it has not seen."""
+        """Seeds that the search has not seen on its problems, problems that it has not seen, and these for longer."""
         from ocnopt_lab.tuning.cases import Case
         from ocnopt_lab.tuning.told import Group
 
         seeds = range(self.seeds, self.seeds + self.check_seeds)
         fresh = tuple(Case(problem, seed) for seed in seeds for problem in self.problems)
         unseen = tuple(Case(problem, seed) for seed in seeds for problem in self.left_out)
-        return [Group("the problems of the search", fresh), Group("problems left out of the search", unseen)]
+        longer = tuple(Case(problem, self.seeds, self.stretch) for problem in self.left_out)
+        return [
+            Group("the problems of the search", fresh),
+            Group("problems left out of the search", unseen),
+            Group(f"problems left out of the search, {self.stretch} times the steps", longer),
+        ]
 
     def report(self, console: Console) -> None:
         from ocnopt_lab.studies.study import show

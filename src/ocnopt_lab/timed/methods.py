@@ -64,7 +64,7 @@ def ours(**options: Any) -> Method:
     def steps(fit: Fit, clock: Clock) -> Iterator[None]:
         optimizer = OCNOpt(fit.model, seed=fit.seed, **options)
         (group,) = optimizer.param_groups
-        lr = group["lr"]
+        lr = group["initial_lr"] = group["lr"]  # as a scheduler does
         for rows in fit.batches():
             group["lr"] = lr * max(0.0, 1 - clock.share)
             optimizer.zero_grad()

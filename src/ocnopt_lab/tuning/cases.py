@@ -26,12 +26,15 @@ LOOKED_AT = 2000
 
 @dataclass(frozen=True)
 class Case:
+    """stretch: how many times the steps of the search."""
+
     problem: str
     seed: int
+    stretch: int = 1
 
     @property
     def name(self) -> str:
-        return f"{self.problem}-{self.seed}"
+        return f"{self.problem}-{self.seed}" + (f"-x{self.stretch}" if self.stretch > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,9 @@ class Turns(Clock):
 def outcome(case: Case, method: Method, settings: Settings) -> Outcome:
     """One run from the initial weights of the seed, the batches in the order of the seed."""
     task, fit, held_out = prepared(case, settings)
-    clock = Turns(settings.steps)
+    clock = Turns(settings.steps * case.stretch)
     moves = method(fit, clock)
-    for _ in range(settings.steps):
+    for _ in range(clock.steps):
         clock.start()
         next(moves)
         clock.stop()

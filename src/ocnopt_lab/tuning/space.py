@@ -58,13 +58,13 @@ SEARCHES = {"model": Model, "bounded": Bounded}
 _METRIC, _MODEL = EKFAC(), Model()
 KNOBS: tuple[Number | Choice, ...] = (
     Choice("search", "whether lr multiplies the model's step or bounds it", tuple(SEARCHES), "model"),
-    Number("lr", "that multiplier or bound", 0.2, 1.5, OCNOpt.MODEL_LR),
+    Number("lr", "that multiplier or bound", 0.03, 1.5, OCNOpt.MODEL_LR),
     Number("momentum", "longest heavy-ball coefficient", 0.5, 1.0, _MODEL.longest[1], log=False),
     Number("feedback", "κ, strength of the feedback", 0.0, 2.0, 1.0, log=False),
     Number("saturation", "how far feedback may change a weight", 0.1, 1.0, 0.5, log=False),
-    Number("forgetting", "1 - β of the factors' running averages", 0.003, 0.2, 1 - _METRIC.averaging),
+    Number("forgetting", "1 - β of the factors' running averages", 0.001, 0.2, 1 - _METRIC.averaging),
     Number("start", "λ of the first step", 0.1, 10.0, _MODEL.start),
-    Number("noise", "floor of λ, times the labels of a batch", 0.1, 20.0, _MODEL.noise),
+    Number("noise", "floor of λ, times the labels of a batch", 0.02, 20.0, _MODEL.noise),
     Number("decay", "factor on λ after a good step", 0.6, 0.98, _MODEL.decay, log=False),
     Number("across", "from the rank-one bound to the trace", 0.0, 1.0, Auto().across, log=False),
 )

@@ -33,13 +33,13 @@ class Group:
 
 
 class Told:
-    """Of a search, of the groups on which its best trials were checked, and of the periods on the last group."""
+    """Of a search, of the groups on which its best trials were checked, and of the periods on the second of them."""
 
     def __init__(self, search: Search, count: int, groups: Sequence[Group]) -> None:
         self.search, self.study = search, search.study()
         self.candidates = chosen(self.study, count)
         self.groups = [Group(g.words, self.complete(g.cases, self.candidates)) for g in groups]
-        self.timed = self.complete(groups[-1].cases, [self.candidates[0], *periods()])
+        self.timed = self.complete(groups[_UNSEEN].cases, [self.candidates[0], *periods()])
 
     def complete(self, cases: Sequence[Case], candidates: Sequence[Candidate]) -> tuple[Case, ...]:
         """Those on which all runs are there."""
@@ -146,7 +146,9 @@ class Told:
             losses = np.subtract(self.gains(other, self.timed), self.gains(default, self.timed))
             seconds = [math.log(a.seconds / b.seconds) for a, b in zip(own, known, strict=True)]
             rows.append((other.words, resampled(losses, np.mean).text(told), told(float(np.mean(seconds)))))
-        note = f"Of today's defaults, geometric means over {many(len(self.timed), 'run')} on {self.groups[-1].words}."
+        note = (
+            f"Of today's defaults, geometric means over {many(len(self.timed), 'run')} on {self.groups[_UNSEEN].words}."
+        )
         return Table("Periods of the metric", ("period", "x training loss", "x seconds of a median step"), rows, note)
 
     def score(self, candidate: Candidate, cases: Sequence[Case]) -> str:
@@ -166,11 +168,11 @@ class Told:
             "The objective is the mean logarithm of the final training loss over that of the best Adam (rates "
             f"{', '.join(f'{lr:g}' for lr in settings.lrs)}) of the same seed and as many steps."
         )
-        return [head, *(self.sentence(candidate) for candidate in self.candidates[1:])]
+        groups = self.groups[_UNSEEN:]
+        return [head, *(self.sentence(candidate, group) for candidate in self.candidates[1:] for group in groups)]
 
-    def sentence(self, candidate: Candidate) -> str:
+    def sentence(self, candidate: Candidate, group: Group) -> str:
         """Whether a candidate is certain to be better where the search has not looked."""
-        group = self.groups[-1]
         if not group.cases:
             return f"{candidate.words.capitalize()} has not been checked on {group.words} yet."
         found = self.difference(candidate, group)
@@ -212,6 +214,8 @@ class Told:
 
 
 _TOP, _SHOWN = 10, 5
+_UNSEEN = 1
+"""The first group of problems that the search has not seen."""
 
 
 def told(value: float | None) -> str:
