@@ -113,7 +113,7 @@ def player_of(player: Any, curvature: EKFAC) -> Player | None:
         curvature.lay_out(player, state)
     blanks = [curvature.blank(state, side) for side in "AB"]
     results = [sum(x.numel() for x in blank.values()) for blank in blanks]
-    n = [state[side].shape[-1] for side in "AB"]
+    n = [side_of(state[side]) for side in "AB"]
     kinds = ["none" if x.dim() == 2 else "basis" if "S" in state else "inverse" for x in (state["A"], state["B"])]
     jobs = tuple(Job(*job, 0.0) for job in zip(kinds, n, results, strict=True))
     statistics = sum(state[side].numel() for side in "AB")
@@ -121,6 +121,12 @@ def player_of(player: Any, curvature: EKFAC) -> Player | None:
         return Player(size, statistics, 0, jobs)
     terms, moments = curvature.carry_cost(state) / PRODUCT, state["S"].numel()
     return Player(size, statistics, moments, jobs, (Job("carry", terms ** (1 / 3), moments, 0.0),))
+
+
+def side_of(X: torch.Tensor) -> float:
+    """Of the one matrix that takes as long as the blocks of X (g, n, b)."""
+    n = X.shape[1]
+    return n if X.dim() == 2 or X.shape[2] == n else (n * X.shape[2] ** 2) ** (1 / 3)
 
 
 def plain_step(network: Network) -> Sent:

@@ -1,6 +1,7 @@
 """Saved states have a version: older ones are brought up to date, and one of something else is refused in a sentence.
 
-A stamp travels in the clock: the version, and the parts that decide what the state holds. Version 0 had none.
+A stamp travels in the clock: the version, and the parts that decide what the state holds. Version 0 had none;
+until version 1 the factor of a large side was its diagonal alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-VERSION = 1
+VERSION = 2
 STAMP = "stamp"
 BEGINS = ("game", "none")
 """A state that was saved without a game may go on with one."""
@@ -47,7 +48,12 @@ def from_0(stamp: dict[str, Any], parts: Mapping[str, str]) -> dict[str, Any]:
     return {**stamp, **parts, "version": 1}
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any], Mapping[str, str]], dict[str, Any]]] = {0: from_0}
+def from_1(stamp: dict[str, Any], parts: Mapping[str, str]) -> dict[str, Any]:
+    """Factors that version 1 kept as diagonals are read as they are: the curvature cuts what it meets."""
+    return {**stamp, "version": 2}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any], Mapping[str, str]], dict[str, Any]]] = {0: from_0, 1: from_1}
 """How a stamp of a version becomes one of the next."""
 
 

@@ -32,11 +32,14 @@ def test_formulas_of_a_small_network() -> None:
 
 
 def test_large_sides_are_kept_and_priced_as_the_curvature_says() -> None:
-    network = network_of(small(), EKFAC(whole=8, max_factor=9))
+    network = network_of(small(), EKFAC(whole=8, max_factor=9, max_blocks=0))
     kinds = [(job.kind, job.n) for job in network.jobs]
     assert kinds == [("basis", 7), ("none", 10), ("none", 10), ("inverse", 3)]
     seconds = [job.seconds for job in priced(network, {8: (8.0, 1.0, 0.0), 100: (1e9, 1e9, 1e9)}).jobs]
     assert seconds == pytest.approx([8 * (7 / 8) ** 3, 0, 0, (3 / 8) ** 3])
+    network = network_of(small(), EKFAC(whole=8, max_factor=9))
+    assert [job.kind for job in network.jobs] == ["basis"] * 4
+    assert [job.n**3 for job in network.jobs] == pytest.approx([7**3, 2 * 5**3, 2 * 5**3, 3**3])
 
 
 def test_a_ring_moves_twice_the_data_and_half_of_the_work_is_half_of_the_time() -> None:

@@ -404,8 +404,16 @@ SIDES = {
     "whole below all": (EKFAC(whole=3), {"0.weight": "kronecker", "3.weight": "kronecker", "5.weight": "kronecker"}),
     "whole below one": (EKFAC(whole=6), {"0.weight": "eigen", "3.weight": "kronecker", "5.weight": "eigen"}),
     "whole above all": (EKFAC(), {"0.weight": "eigen", "3.weight": "eigen", "5.weight": "eigen"}),
-    "diagonal sides": (EKFAC(max_factor=5), {"0.weight": "eigen", "3.weight": "kronecker", "5.weight": "kronecker"}),
-    "diagonal sides, kfac": (KFAC(max_factor=5), dict.fromkeys(("0.weight", "3.weight", "5.weight"), "kronecker")),
+    "sides in blocks": (EKFAC(max_factor=4), dict.fromkeys(("0.weight", "3.weight", "5.weight"), "eigen")),
+    "sides in blocks, kfac": (KFAC(max_factor=4), dict.fromkeys(("0.weight", "3.weight", "5.weight"), "kronecker")),
+    "diagonal sides": (
+        EKFAC(max_factor=5, max_blocks=0),
+        {"0.weight": "eigen", "3.weight": "kronecker", "5.weight": "kronecker"},
+    ),
+    "diagonal sides, kfac": (
+        KFAC(max_factor=5, max_blocks=0),
+        dict.fromkeys(("0.weight", "3.weight", "5.weight"), "kronecker"),
+    ),
 }
 """Input sides of the layers, with their biases: 5, 7, 6; output sides: 6, 5, 3."""
 

@@ -5,6 +5,7 @@ All of it in float64 while torch's default stays float32: what falls back to it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -176,8 +177,16 @@ def holds_own_block(case: Case, layer: nn.Module) -> bool:
 
 
 def has_basis(curvature: Kronecker, n_in: int) -> bool:
-    """Whether EKFAC diagonalises a layer of this width; it leaves wider ones to KFAC."""
-    return isinstance(curvature, EKFAC) and n_in <= min(curvature.whole, curvature.max_factor)
+    """Whether EKFAC diagonalises a layer of this width; it leaves wider blocks to KFAC, and diagonals too."""
+    rows = rows_of_blocks(curvature, n_in)
+    return isinstance(curvature, EKFAC) and rows <= curvature.whole and (rows > 1 or n_in == 1)
+
+
+def rows_of_blocks(curvature: Kronecker, n: int) -> int:
+    """As many equal blocks as it takes for none to be too large; too many of them are a diagonal."""
+    largest = n if n <= curvature.max_factor else min(curvature.max_factor, curvature.block_size)
+    count = math.ceil(n / largest)
+    return math.ceil(n / count) if count <= max(curvature.max_blocks, 1) else 1
 
 
 def metric(case: Case, task: Task, layer: nn.Module, g: Tensor, columns: Tensor) -> Tensor:
@@ -187,7 +196,7 @@ def metric(case: Case, task: Task, layer: nn.Module, g: Tensor, columns: Tensor)
         weight = float(len(task.x)) if is_rank_one(case) else 1.0
         A, B = metrics.factors(task.net, layer, task.x, columns, weight)
         kind = metrics.young_ekfac if has_basis(curvature, A.shape[-1]) else metrics.kfac
-        A, B = metrics.cut(A, curvature.max_factor), metrics.cut(B, curvature.max_factor)
+        A, B = (metrics.cut(X, rows_of_blocks(curvature, X.shape[-1])) for X in (A, B))
         return kind(layer, A, B, curvature.damping, lr)
     if isinstance(curvature, Kronecker):
         curvature, lr = curvature.companion, lr * curvature.companion_lr

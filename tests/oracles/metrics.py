@@ -71,9 +71,10 @@ def factors(net: nn.Module, layer: nn.Module, x: Tensor, U: Tensor, weight: floa
     return A.detach(), B
 
 
-def cut(A: Tensor, largest: int) -> Tensor:
-    """A factor larger than this is reduced to its diagonal."""
-    return torch.diag_embed(A.diagonal(dim1=1, dim2=2)) if A.shape[-1] > largest else A
+def cut(A: Tensor, rows: int) -> Tensor:
+    """A (g, n, n) with zeros outside of blocks of so many rows."""
+    block = torch.arange(A.shape[-1]) // rows
+    return A * (block[:, None] == block)
 
 
 def scattered(layer: nn.Module, blocks: Sequence[Tensor]) -> Tensor:

@@ -21,8 +21,11 @@ CURVATURES = {
     "adam": Adam(),
     "kfac": KFAC(fisher="given"),
     "ekfac": EKFAC(fisher="given"),
-    "kfac, diagonal factors": KFAC(fisher="given", max_factor=6),
-    "ekfac, diagonal factors": EKFAC(fisher="given", max_factor=6),
+    "kfac, diagonal factors": KFAC(fisher="given", max_factor=6, max_blocks=0),
+    "kfac, blocks": KFAC(fisher="given", max_factor=3),
+    "ekfac, diagonal factors": EKFAC(fisher="given", max_factor=6, max_blocks=0),
+    "ekfac, blocks": EKFAC(fisher="given", max_factor=3),
+    "ekfac, blocks and diagonals": EKFAC(fisher="given", max_factor=4, block_size=3, max_blocks=2),
     "ekfac, wide layers": EKFAC(fisher="given", whole=6),
 }
 TERMINALS = {

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import dense
 import metrics
 import pytest
 import torch
 from engine import Case, close, metric, run_library
-from nets import EXACT, Task, make
+from nets import EXACT, make
+from scenes import basis_of, dense_of, scene
 from torch import Tensor, nn
 
 from ocnopt import OCNOpt
@@ -18,28 +19,6 @@ from ocnopt.curvature import EKFAC, KFAC, SGD, Adam, Curvature, ekfac, factors, 
 from ocnopt.linalg.symmetric import Tally
 
 TINY = 1e-14
-
-
-@dataclass
-class Scene:
-    """Stages of a network with exact Gauss-Newton columns, and the dense block Σ W Wᵀ of each layer."""
-
-    task: Task
-    stages: list[Stage]
-    blocks: list[Tensor]
-    columns: Tensor
-
-    def matrices(self) -> list[tuple[Stage, nn.Module, Tensor]]:
-        """(stage, layer, block) of the layers with a Kronecker form."""
-        triples = zip(self.stages, self.task.layers, self.blocks, strict=True)
-        return [triple for triple in triples if triple[0].player.is_matrix]
-
-
-def scene(net: str, loss: str = "cross-entropy") -> Scene:
-    task = make(net, loss)
-    record = run_library(Case(net=net, loss=loss, terminal="gauss-newton"), task)
-    W = [rows.flatten(0, 1) for rows in dense.sensitivities(task.evaluate()[1], task.layers, record.columns)]
-    return Scene(task, list(record.problem.stages), [rows.T @ rows for rows in W], record.columns)
 
 
 def state_of(curvature: Curvature, stage: Stage, looks: int = 1) -> dict:
@@ -55,27 +34,6 @@ def state_of(curvature: Curvature, stage: Stage, looks: int = 1) -> dict:
 def block_of(layer: nn.Module, A: Tensor, B: Tensor) -> Tensor:
     """A ⊗ B over the layer's flattened parameters."""
     return metrics.scattered(layer, [torch.kron(b, a) for a, b in zip(A, B, strict=True)])
-
-
-def basis_of(layer: nn.Module, state: dict) -> Tensor:
-    """U_B ⊗ U_A as columns over the flattened parameters."""
-    U = [torch.kron(b, a) for a, b in zip(state["U_A"], state["U_B"], strict=True)]
-    index = metrics.places(layer).flatten(1)
-    full = torch.zeros(index.numel(), index.numel(), dtype=torch.float64)
-    for g, at in enumerate(index):
-        full[at[:, None], g * index.shape[1] + torch.arange(index.shape[1])] = U[g]
-    return full
-
-
-def dense_of(solve, module: nn.Module) -> Tensor:
-    """M⁻¹ (p, p), a column for every parameter entry."""
-    shapes = [p.shape for p in dense.parameters(module)]
-    sizes = [shape.numel() for shape in shapes]
-    columns = []
-    for unit in torch.eye(sum(sizes), dtype=torch.float64):
-        parts = tuple(x.view(shape) for x, shape in zip(unit.split(sizes), shapes, strict=True))
-        columns.append(dense.flat(solve(parts)))
-    return torch.stack(columns, 1)
 
 
 def test_kfac_is_the_block_of_a_deep_linear_network() -> None:
@@ -144,9 +102,12 @@ KINDS: dict[str, Curvature] = {
     "identity": SGD(),
     "adam": Adam(),
     "kfac": KFAC(fisher="given"),
-    "kfac, diagonal factors": KFAC(fisher="given", max_factor=6),
+    "kfac, diagonal factors": KFAC(fisher="given", max_factor=6, max_blocks=0),
+    "kfac, blocks": KFAC(fisher="given", max_factor=3),
     "ekfac": EKFAC(fisher="given"),
-    "ekfac, diagonal factors": EKFAC(fisher="given", max_factor=6),
+    "ekfac, diagonal factors": EKFAC(fisher="given", max_factor=6, max_blocks=0),
+    "ekfac, blocks": EKFAC(fisher="given", max_factor=3),
+    "ekfac, blocks and diagonals": EKFAC(fisher="given", max_factor=4, block_size=3, max_blocks=2),
     "ekfac, wide layers": EKFAC(fisher="given", whole=6),
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ocnopt.linalg import symmetric
 from ocnopt.linalg.cores import shrink, shrink_first_order, solve_shrunk
-from ocnopt.linalg.kronecker import product, rotate, rotate_back
+from ocnopt.linalg.kronecker import from_basis, product, to_basis
 from ocnopt.linalg.symmetric import DecompositionError, Tally, cholesky, eigh
 
 
@@ -157,8 +157,8 @@ def test_kronecker_products_are_those_of_the_dense_matrix() -> None:
         "diagonals",
     )
     U_A, U_B = torch.linalg.eigh(A)[1], torch.linalg.eigh(B)[1]
-    close(rotate(X, U_A, U_B)[0].flatten(), torch.kron(U_B[0], U_A[0]).T @ X[0].flatten(), "rotated")
-    close(rotate_back(rotate(X, U_A, U_B), U_A, U_B), X, "there and back")
+    close(to_basis(X, U_A, U_B)[0].flatten(), torch.kron(U_B[0], U_A[0]).T @ X[0].flatten(), "rotated")
+    close(from_basis(to_basis(X, U_A, U_B), U_A, U_B), X, "there and back")
 
 
 @pytest.mark.parametrize("failing", ["memory", "indefinite"])

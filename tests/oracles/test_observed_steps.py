@@ -10,7 +10,7 @@ import metrics
 import pytest
 import torch
 from damped import Problem
-from engine import Case
+from engine import Case, rows_of_blocks
 from nets import Task, make
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -113,11 +113,12 @@ def test_conditions_are_those_of_the_dense_metrics(net: str, curvature: str) -> 
             assert found[path]["condition"] == pytest.approx(expected, rel=1e-7)
 
 
-@pytest.mark.parametrize("largest", [4096, 6])
+@pytest.mark.parametrize("blocks", [0, 16])
+@pytest.mark.parametrize("largest", [4096, 6, 3])
 @pytest.mark.parametrize("curvature", [KFAC, EKFAC])
-def test_conditions_of_factors(curvature: type[KFAC], largest: int) -> None:
+def test_conditions_of_factors(curvature: type[KFAC], largest: int, blocks: int) -> None:
     """Of A + π√λ and B + √λ/π, from their eigenvalues, their diagonals, or the Cholesky factor of an inverse."""
-    kind = curvature(fisher="given", max_factor=largest)
+    kind = curvature(fisher="given", max_factor=largest, max_blocks=blocks)
     case = Case(net="chain", curvature=kind)
     task = make(case.net)
     loss, output = task.evaluate()
@@ -125,7 +126,7 @@ def test_conditions_of_factors(curvature: type[KFAC], largest: int) -> None:
     sides = [metrics.factors(task.net, layer, task.x, v.unsqueeze(0), 4.0) for layer in task.layers]
     found = observed(case, task)
     for path, (A, B) in zip(paths(task), sides, strict=True):
-        A, B = metrics.cut(A, largest)[0], metrics.cut(B, largest)[0]
+        A, B = (metrics.cut(X, rows_of_blocks(kind, X.shape[-1]))[0] for X in (A, B))
         pi = (A.diagonal().mean() / B.diagonal().mean()).sqrt()
         for side, X, added in (("A", A, pi * 0.1), ("B", B, 0.1 / pi)):
             damped = X + added * torch.eye(len(X), dtype=X.dtype)

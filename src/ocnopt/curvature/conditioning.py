@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..linalg.blocks import blockwise, diagonal
 from .decompositions import dampings
 from .metrics import DiagonalMetric, EigenMetric, KroneckerMetric
 
@@ -43,8 +44,8 @@ def of_inverses(inverses: dict[str, Tensor]) -> dict[str, float]:
 
 
 def pivots(X: Tensor) -> Tensor:
-    """Squared diagonal of the Cholesky factor of X (g, n, n): numbers between its extreme eigenvalues, (g, n)."""
-    return torch.linalg.cholesky_ex(X)[0].diagonal(dim1=-2, dim2=-1).square()
+    """Squared diagonal of the Cholesky factor of X (g, n, b): numbers between its extreme eigenvalues, (g, n)."""
+    return diagonal(blockwise(lambda P: torch.linalg.cholesky_ex(P)[0], X)).square()
 
 
 def spread(values: Tensor) -> float:

@@ -10,8 +10,8 @@ import torch
 from ..core.protocols import MatrixPlayer
 from ..core.ranks import Ranks
 from ..core.stage import Metric
-from ..linalg.symmetric import Tally, eigh
-from .decompositions import BASIS, PRODUCT, carried, cubes, turn
+from ..linalg.symmetric import Tally
+from .decompositions import BASIS, PRODUCT, carried, cubes, eigenbasis, turn
 from .diagonal import State
 from .factors import Evidence, squared_products
 from .kronecker import KFAC, SIDES, average
@@ -22,8 +22,8 @@ from .metrics import EigenMetric
 class EKFAC(KFAC):
     """M = U (S + λ) Uᵀ: an amortised eigenbasis, and second moments of the gradients in it, kept up to date.
 
-    whole: an input side larger than this is served by KFAC's inverses, since a rotation costs twice
-        their product and a basis ten times an inverse.
+    whole: where an input side, or its blocks, are larger than this, KFAC's inverses serve, since a rotation costs
+        twice their product and a basis ten times an inverse.
     """
 
     whole: int = 1024
@@ -33,7 +33,7 @@ class EKFAC(KFAC):
         if not self.diagonalised(state):
             return
         U_A, U_B, _ = (state.pop(name) for name in ("inverse_A", "inverse_B", "damping"))
-        g, n_in, n_out = len(U_A), U_A.shape[-1], U_B.shape[-1]
+        g, n_in, n_out = len(U_A), U_A.shape[1], U_B.shape[1]
         state.update(s_A=U_A.new_zeros(g, n_in), s_B=U_A.new_zeros(g, n_out), U_A=U_A)
         state.update({"U_B": U_B} if U_B.dim() == 3 else {})
         state["S"] = U_A.new_zeros(g, n_out, n_in)
@@ -52,7 +52,8 @@ class EKFAC(KFAC):
         if not self.diagonalised(state):
             return super().decompose(state, side, damping, tally)
         X = state[side]
-        return dict(zip((f"s_{side}", f"U_{side}"), eigh(X, tally) if X.dim() == 3 else (X.clone(),), strict=False))
+        found = eigenbasis(X, tally) if X.dim() == 3 else (X.clone(),)
+        return dict(zip((f"s_{side}", f"U_{side}"), found, strict=False))
 
     def carry(self, state: State, found: State) -> State:
         """S in the new basis."""

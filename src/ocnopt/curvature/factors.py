@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ..core.protocols import MatrixPlayer
 from ..core.trajectory import Call, narrowed
-from .metrics import to_basis
+from ..linalg.blocks import gram, right
+from ..linalg.kronecker import to_basis
 
 
 class Evidence(NamedTuple):
@@ -68,22 +69,17 @@ def curvature_columns(call: Call, batch: int) -> tuple[Tensor, float]:
     return call.v.unsqueeze(0), float(batch)
 
 
-def factor_A(parts: Sequence[Evidence], largest: int) -> Tensor:
-    """A: mean of z zᵀ over all rows, (g, n_in, n_in); beyond the largest size its diagonal alone, (g, n_in)."""
-    total = torch.stack([part.share * outer(part.Z.flatten(1, 2), largest) for part in parts]).sum(0)
+def factor_A(parts: Sequence[Evidence], width: int) -> Tensor:
+    """A: mean of z zᵀ over all rows, in blocks of so many (see ``linalg.blocks``)."""
+    total = torch.stack([part.share * gram(part.Z.flatten(1, 2), width) for part in parts]).sum(0)
     return total / sum(part.share * part.Z.shape[1] * part.Z.shape[2] for part in parts)
 
 
-def factor_B(parts: Sequence[Evidence], largest: int) -> Tensor:
-    """B: sum of u uᵀ over all rows, (g, n_out, n_out), or its diagonal."""
+def factor_B(parts: Sequence[Evidence], width: int) -> Tensor:
+    """B: sum of u uᵀ over all rows, in blocks of so many."""
     rows = (part.U.transpose(0, 1).flatten(1, 3) for part in parts)
     pairs = zip(parts, rows, strict=True)
-    return torch.stack([part.weight / part.share * outer(U, largest) for part, U in pairs]).sum(0)
-
-
-def outer(X: Tensor, largest: int) -> Tensor:
-    """Xᵀ X over the rows of X (g, N, n), or its diagonal."""
-    return X.mT @ X if X.shape[-1] <= largest else X.square().sum(1)
+    return torch.stack([part.weight / part.share * gram(U, width) for part, U in pairs]).sum(0)
 
 
 def squared_products(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor | None) -> Tensor:
@@ -104,5 +100,5 @@ def one_sweep(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor | None)
 
 
 def in_basis(X: Tensor, U: Tensor | None) -> Tensor:
-    """Rows (..., g, m, n) in the basis U (g, n, n), None for the identity."""
-    return X if U is None else X @ U
+    """Rows (..., g, m, n) in the basis U (g, n, b), None for the identity."""
+    return X if U is None else right(X, U)

@@ -19,6 +19,7 @@ from ..core.protocols import MatrixPlayer
 from ..core.ranks import ALONE, Ranks
 from ..core.stage import Metric
 from ..core.trajectory import Call
+from ..linalg.blocks import recut, shape_of, width_of
 from ..linalg.symmetric import DecompositionError, Tally
 from .decompositions import INVERSE, cubes, damped_inverse, dampings
 from .diagonal import Adam, Diagonal, State, require_fraction, require_positive
@@ -27,7 +28,8 @@ from .metrics import KroneckerMetric
 
 FISHER = ("sampled", "given")
 SIDES = ("A", "B")
-OWN = ("updates", "A", "B", "inverse_A", "inverse_B", "damping", "s_A", "s_B", "U_A", "U_B", "S")
+DECOMPOSED = ("inverse_A", "inverse_B", "damping", "s_A", "s_B", "U_A", "U_B", "S")
+OWN = ("updates", *SIDES, *DECOMPOSED)
 """Names of the state that belongs to the player as a whole, kept with its first parameter."""
 
 
@@ -41,7 +43,8 @@ class Kronecker:
     together: how many players are decomposed in the same step of a period. None: with one process one, so that all
         steps take about as long; with several twice as many as there are, so that each has its share to do.
     rows: about how many rows (samples times positions) each update of the factors uses.
-    max_factor: a side larger than this keeps only the diagonal of its factor.
+    max_factor: a side larger than this keeps its factor in equal blocks of at most ``block_size`` rows, and if these
+        were more than ``max_blocks``, only its diagonal.
     fisher: "sampled" draws labels from the model where the loss allows it, with one more backward
         pass on the steps that gather statistics; "given" takes the loss's own gradients.
     companion: the diagonal for everything without a Kronecker form; companion_lr: its rate at lr = 1.
@@ -53,6 +56,8 @@ class Kronecker:
     decompose_every: int = 50
     rows: int = 2048
     max_factor: int = 4096
+    block_size: int = 1024
+    max_blocks: int = 16
     together: int | None = None
     fisher: str = "sampled"
     companion: Diagonal = field(default_factory=Adam)
@@ -67,9 +72,11 @@ class Kronecker:
         require_positive("damping", self.damping)
         require_positive("companion_lr", self.companion_lr)
         require_fraction("averaging", self.averaging)
-        for name in ("statistics_every", "decompose_every", "rows", "max_factor"):
+        for name in ("statistics_every", "decompose_every", "rows", "max_factor", "block_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.max_blocks < 0:
+            raise ValueError(f"max_blocks={self.max_blocks} must not be negative; with 0 large sides keep diagonals.")
         if self.together is not None and self.together < 1:
             raise ValueError(f"together={self.together} must be at least 1; None leaves it to the number of processes.")
         if self.fisher not in FISHER:
@@ -88,11 +95,28 @@ class Kronecker:
         together = self.together or (1 if size == 1 else 2 * size)
         return place // together * self.decompose_every // -(-places // together)
 
+    def width(self, n: int) -> int:
+        """Rows of the blocks in which a factor of side n is kept: n for all of it, 1 for its diagonal."""
+        if n <= self.max_factor:
+            return n
+        count = -(-n // min(self.block_size, self.max_factor))
+        return -(-n // count) if count <= self.max_blocks else 1
+
     def fit(self, player: MatrixPlayer, state: State) -> None:
-        """Forget factors that are blank, or of another size: a bias frozen or thawed changes the input side."""
-        if "A" in state and (state["A"].shape[-1] != player.fan_in or not state.get("updates")):
+        """Forget factors that are blank, or of another size: a bias frozen or thawed changes the input side.
+
+        Those that were kept in other blocks, by a state that was loaded, go on in today's.
+        """
+        if "A" not in state:
+            return
+        if state["A"].shape[1] != player.fan_in or not state.get("updates"):
             for name in OWN:
                 state.pop(name, None)
+        elif any(width_of(state[side]) != self.width(state[side].shape[1]) for side in SIDES):
+            kept = {side: recut(state[side], self.width(state[side].shape[1])) for side in SIDES}
+            for name in DECOMPOSED:
+                state.pop(name, None)
+            state.update(kept)
 
     def evidence(self, player: MatrixPlayer, calls: Sequence[Call], ranks: Ranks = ALONE) -> list[Evidence]:
         """Rows of the calls of one step. A module called twice in a sweep sees the same samples twice."""
@@ -101,7 +125,9 @@ class Kronecker:
 
     def observe(self, parts: Sequence[Evidence], state: State, tally: Tally, ranks: Ranks = ALONE) -> None:
         """Update the running averages from all ranks; evidence that is not finite is left out and counted."""
-        A, B = ranks.total(factor_A(parts, self.max_factor) / ranks.size, factor_B(parts, self.max_factor))
+        widths = (self.width(rows.shape[-1]) for rows in (parts[0].Z, parts[0].U))
+        A, B = (factor(parts, width) for factor, width in zip((factor_A, factor_B), widths, strict=True))
+        A, B = ranks.total(A / ranks.size, B)
         if not bool(A.isfinite().all() & B.isfinite().all()):
             tally["statistics not finite"] += 1
             return
@@ -117,10 +143,9 @@ class Kronecker:
     def lay_out(self, player: MatrixPlayer, state: State) -> None:
         """Blank state in the shapes that the first updates will give it."""
         X = player.to_matrix(tuple(torch.zeros_like(p) for p in player.parameters))
-        sides = {"A": X.new_zeros(len(X), X.shape[2]), "B": X.new_zeros(len(X), X.shape[1])}
         state["updates"] = 0
-        for side, diagonal in sides.items():
-            state[side] = diagonal.diag_embed() if diagonal.shape[-1] <= self.max_factor else diagonal
+        for side, n in zip(SIDES, (X.shape[2], X.shape[1]), strict=True):
+            state[side] = X.new_zeros(shape_of(len(X), n, self.width(n)))
 
     def memory(self, updates: int) -> float:
         """Averaging coefficient that weighs the first updates evenly."""

@@ -6,7 +6,7 @@ for matrix players, M⁻¹ = (rotate back) ∘ D ∘ (rotate).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..core.protocols import MatrixPlayer, Params, masked
-from ..linalg.kronecker import product, rotate, rotate_back
+from ..linalg.blocks import blockwise, is_whole, right, right_transposed
+from ..linalg.kronecker import from_basis, product, to_basis
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class MatrixMetric:
 
     @property
     def bases(self) -> tuple[Tensor | None, Tensor | None]:
-        """U_A and U_B (g, n, n) that turn the player's matrices into X, None for the identity."""
+        """U_A and U_B, in blocks of the factors, that turn the player's matrices into X, None for the identity."""
         return None, None
 
     def enter(self, d: Params) -> Tensor:
@@ -85,7 +86,7 @@ class MatrixMetric:
 
 @dataclass(frozen=True)
 class KroneckerMetric(MatrixMetric):
-    """M = (A ⊗ B)/scale by the inverses of A (g, n_in, n_in) and B (g, n_out, n_out)."""
+    """M = (A ⊗ B)/scale by the inverses of A and B, factors of n_in and n_out rows (see ``linalg.blocks``)."""
 
     player: MatrixPlayer
     inverse_A: Tensor
@@ -148,9 +149,7 @@ class EigenMetric(MatrixMetric):
         return self.leave(self.enter(d) * self.D.sqrt())
 
     def rotate_rows(self, player: MatrixPlayer, Z: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        Z = Z if self.U_A is None else Z.to(self.S.dtype) @ self.U_A[:, None]
-        U = U if self.U_B is None else U.to(self.S.dtype) @ self.U_B[:, None]
-        return Z, U, self.D
+        return turned(Z, self.U_A), turned(U, self.U_B), self.D
 
 
 def seen_by(m: Sequence[Tensor | float], faint: float) -> list[Tensor | None] | None:
@@ -175,26 +174,24 @@ def doubled(x: Tensor | float) -> Tensor:
 
 
 def root(inverse: Tensor) -> Tensor:
-    """R with Rᵀ R = inverse (g, n, n); of a diagonal (g, n), its square root."""
-    return inverse.sqrt() if inverse.dim() == 2 else torch.linalg.cholesky(inverse).mT
+    """R with Rᵀ R = inverse (g, n, b); of a diagonal (g, n), its square root."""
+    return inverse.sqrt() if inverse.dim() == 2 else blockwise(lambda X: torch.linalg.cholesky(X).mT, inverse)
 
 
 def apply_rows(X: Tensor, R: Tensor) -> Tensor:
     """R x for every row x of X (..., g, N, P, n)."""
-    return X.to(R) * R[:, None, None] if R.dim() == 2 else X.to(R) @ R.mT[:, None]
+    if R.dim() == 2:
+        return X.to(R) * R[:, None, None]
+    return X.to(R) @ R.mT[:, None] if is_whole(R) else by_rows(right_transposed, X.to(R), R)
 
 
-def to_basis(X: Tensor, U_A: Tensor | None, U_B: Tensor | None) -> Tensor:
-    """U_Bᵀ X U_A, where None stands for the identity."""
-    if U_A is not None and U_B is not None:
-        return rotate(X, U_A, U_B)
-    X = X if U_A is None else X @ U_A
-    return X if U_B is None else U_B.mT @ X
+def turned(X: Tensor, U: Tensor | None) -> Tensor:
+    """Uᵀ x for every row x of X (..., g, N, P, n), where None stands for the identity."""
+    if U is None:
+        return X
+    return X.to(U) @ U[:, None] if is_whole(U) else by_rows(right, X.to(U), U)
 
 
-def from_basis(X: Tensor, U_A: Tensor | None, U_B: Tensor | None) -> Tensor:
-    """U_B X U_Aᵀ, where None stands for the identity."""
-    if U_A is not None and U_B is not None:
-        return rotate_back(X, U_A, U_B)
-    X = X if U_A is None else X @ U_A.mT
-    return X if U_B is None else U_B @ X
+def by_rows(product: Callable[[Tensor, Tensor], Tensor], X: Tensor, F: Tensor) -> Tensor:
+    """A product of rows with a factor, for X (..., g, N, P, n)."""
+    return product(X.flatten(-3, -2), F).unflatten(-2, X.shape[-3:-1])

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from ..curvature.factors import Evidence
 from ..curvature.kronecker import State, average
+from ..linalg.blocks import is_whole
+from ..linalg.kronecker import to_basis
 
 
 class Cross(NamedTuple):
@@ -96,14 +98,14 @@ def remember(state: State, path: str, new: Cross, keep: float) -> None:
 def recall(state: State, path: str, other: State, kind: str = "cross") -> Cross | None:
     """The running averages; None where there are none yet, or none that fit the own factors of both players."""
     found = [state.get(key) for key in keys(kind, path)]
-    sizes = [(state[side].shape[-1], other[side].shape[-1]) for side in "AB"]
+    sizes = [(state[side].shape[1], other[side].shape[1]) for side in "AB"]
     fits = all(x is not None and x.shape == size for x, size in zip(found, sizes, strict=True))
     return Cross(*found) if fits else None  # type: ignore[arg-type]
 
 
 def has_whole_factors(state: State) -> bool:
-    """A factor of which only the diagonal is kept has no basis that a cross block could be turned into."""
-    return all(side in state and state[side].dim() == 3 for side in "AB")
+    """Whether both factors are kept as one block."""
+    return all(side in state and state[side].dim() == 3 and is_whole(state[side]) for side in "AB")
 
 
 def turn(state: State, path: str, other: State, step: int) -> None:
@@ -124,6 +126,5 @@ def recall_turned(state: State, path: str, other: State) -> Cross | None:
 
 
 def rotated(X: Tensor, U: Tensor | None, V: Tensor | None) -> Tensor:
-    """Uᵀ X V with bases (1, n, n), None for the identity; X itself, of which averages must not write into, copied."""
-    X = X if U is None else U[0].mT @ X
-    return X.clone() if U is None and V is None else X if V is None else X @ V[0]
+    """Uᵀ X V with bases (1, n, b), None for the identity; X itself, of which averages must not write into, copied."""
+    return X.clone() if U is None and V is None else to_basis(X[None], V, U)[0]

@@ -72,8 +72,8 @@ def cost(layers: list[Layer], curvature: str) -> Iterator[str]:
     )
     if heavy := [layer for layer in layers if layer.cost == "high"]:
         yield (
-            f"{listed(heavy)}: for cheaper steps lower max_factor of the curvature, so that wide sides keep only their "
-            "diagonal, or take curvature='adam'."
+            f"{listed(heavy)}: for cheaper steps lower max_factor and block_size of the curvature, so that wide sides "
+            "are kept in blocks, or take curvature='adam'."
         )
 
 

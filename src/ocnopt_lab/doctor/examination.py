@@ -125,17 +125,17 @@ def size(states: list[dict[str, Any]]) -> int:
 def rows_of(turn: Turn, curvature: Any) -> float:
     """Two solves a step and the decompositions, of which each comes once in a period, over the layer's own passes.
 
-    A row costs 6 n m operations. A solve is a product with both factors, 2 n m (n + m) for each dense one, and in
-    an eigenbasis twice that; an inverse takes about n³, a basis about 9 n³.
+    A row costs 6 n m operations. A solve is a product with both factors, 2 n m b for each in blocks of b rows, and in
+    an eigenbasis twice that; an inverse takes about n b², a basis about 9 n b².
     """
     if not (turn.kronecker and isinstance(curvature, Kronecker) and isinstance(turn.player, MatrixModulePlayer)):
         return 0.0
     A, B = turn.state["A"], turn.state["B"]
-    n, m = A.shape[-1], B.shape[-1]
-    sides = [X.shape[-1] for X in (A, B) if X.dim() == 3]
+    n, m = A.shape[1], B.shape[1]
+    sides = [tuple(X.shape[1:]) for X in (A, B) if X.dim() == 3]
     eigen = isinstance(curvature, EKFAC) and "S" in turn.state
-    solves = 2 * (2 if eigen else 1) * 2 * n * m * sum(sides)
-    decompositions = (9 if eigen else 1) * sum(side**3 for side in sides) / curvature.decompose_every
+    solves = 2 * (2 if eigen else 1) * 2 * n * m * sum(b for _, b in sides)
+    decompositions = (9 if eigen else 1) * sum(side * b**2 for side, b in sides) / curvature.decompose_every
     return (solves + decompositions) / (6 * n * m)
 
 
