@@ -7,18 +7,25 @@ import warnings
 from collections.abc import Mapping
 
 from .core.acceptance import Outcome
+from .core.value import Value
+from .curvature import Curvature
+from .memory import MemoryPlan, adamw_bytes, budget_of, caps, plan_of
 from .observing import BLIND, Blind, Watch
 from .planning import Planned
 from .reporting import Coverage, Report
+from .trials import method_of
 
 
 class Inspected(Planned):
     """An optimizer that can be looked into.
 
+    memory_budget: bytes that may stay between steps, None for no limit.
     watch: what looks into the coming step.  seen: the figures of the last step that was looked into, and its number.
     """
 
     report: Report
+    value: Value
+    memory_budget: int | str | None = None
     watch: Blind = BLIND
     seen: Mapping[str, float] = {}
 
@@ -51,6 +58,31 @@ class Inspected(Planned):
         A list of rows; ``str`` of it is a table, and rich prints it as one.
         """
         return self.report.rows()
+
+    def memory_plan(self) -> MemoryPlan:
+        """What stays in memory between steps for every layer, and how its factors are kept; ``str`` is a table."""
+        return self.planned(self.curvature)
+
+    def planned(self, curvature: Curvature) -> MemoryPlan:
+        """``memory_plan`` for another curvature."""
+        method = method_of(curvature, self.search, self.value, {})
+        rows = plan_of(self.seats, method, self.param_groups[0], self.report.held)
+        adamw = adamw_bytes([p for group in self.param_groups for p in group["params"]])
+        return MemoryPlan(rows, adamw, budget_of(self.memory_budget, adamw))
+
+    def keep_within_budget(self) -> None:
+        """Cut factors into the largest blocks that the budget allows; ValueError where diagonals are too much."""
+        if self.memory_budget is None:
+            return
+        for curvature in caps(self.curvature):
+            plan = self.planned(curvature)
+            if plan.budget is None or plan.total <= plan.budget:
+                self.curvature = curvature
+                return
+        raise ValueError(
+            f"memory_budget={self.memory_budget!r} allows {plan.budget} bytes, and this optimizer keeps {plan.total} "
+            "with diagonals alone; raise it, or choose curvature='adam' with search='fixed'."
+        )
 
     def diagnostics(self) -> dict[str, float]:
         """The state of the search, and counts of everything that was skipped, held or fell back, as a flat dict.

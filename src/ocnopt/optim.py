@@ -75,6 +75,8 @@ class OCNOpt(Inspected):
             or an object of ``ocnopt.game.kinds``.
         alignment: at which stage of its block a shortcut sits: "bandit", "first", "last", or its number from 0 on.
         blocks: those of ``ocnopt.game.find_stages``, or your own; None to look for them.
+        memory_budget: bytes that kfac and ekfac may keep between steps, or "1.5x" of what AdamW keeps: factors are cut
+            into the largest blocks that allow it, see ``memory_plan``. None for the curvature's own limits.
 
     Raises:
         TypeError, ValueError: with a sentence, for arguments that make no sense.
@@ -84,7 +86,7 @@ class OCNOpt(Inspected):
     OPTIONS = (
         *("model", "curvature", "search", "value", "terminal", "rollout_kind"),
         *("feedback", "saturation", "feedback_samples", "feedback_every", "batch_dim", "seed"),
-        *("game_kind", "alignment", "blocks"),
+        *("game_kind", "alignment", "blocks", "memory_budget"),
     )
 
     def __init__(
@@ -112,6 +114,7 @@ class OCNOpt(Inspected):
         game: str | Kind = "off",
         alignment: str | int = "bandit",
         blocks: Iterable[Block] | None = None,
+        memory_budget: int | str | None = None,
     ) -> None:
         require_trainable(model)
         require_whole(model.named_parameters())
@@ -123,12 +126,13 @@ class OCNOpt(Inspected):
         self.feedback_samples = samples_of(feedback_samples, curvature_samples, self.curvature, self.value)
         self.batch_dim, self.seed = batch_dim, seed
         self.game_kind, self.alignment = game_of(game, alignment, self.curvature, self.value), alignment
-        self.blocks = None if blocks is None else tuple(blocks)
+        self.blocks, self.memory_budget = None if blocks is None else tuple(blocks), memory_budget
         rate = rate_of(self.search, self.curvature, self.MODEL_LR) if lr is None else lr
         defaults = {"lr": rate, "weight_decay": weight_decay, "period": 1}
         defaults.update(group_defaults(self.curvature, momentum, betas))
         super().__init__(list(model.parameters()) if params is None else params, defaults)
         self.attach()
+        self.keep_within_budget()
 
     # the model
 

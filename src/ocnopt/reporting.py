@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from .gathering import Turn
 from .players import Refusal
@@ -42,10 +43,7 @@ class Coverage(list[Row]):
         return [[told(getattr(row, name)) for name in columns] for row in self]
 
     def __str__(self) -> str:
-        lines = [self.columns, *self.cells()]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = (zip(line, widths, strict=True) for line in lines)
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in pairs).rstrip() for pairs in padded)
+        return aligned([self.columns, *self.cells()])
 
     def __rich__(self) -> object:
         """A ``rich.table.Table``; rich is there, since it asks."""
@@ -57,19 +55,31 @@ class Coverage(list[Row]):
         return shown
 
 
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as a table in columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = (zip(line, widths, strict=True) for line in lines)
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in pairs).rstrip() for pairs in padded)
+
+
 def told(entry: str | bool) -> str:
     return entry if isinstance(entry, str) else "yes" if entry else "no"
 
 
 class Report:
-    """Remembers of the last step what coverage and diagnostics want, without holding on to its tensors."""
+    """Remembers of the last step what coverage and diagnostics want, without holding on to its tensors.
+
+    held: bytes of each seat's inputs and cotangents for every sample that was kept, of the first step it moved in.
+    """
 
     def __init__(self, seats: Sequence[Seat]) -> None:
         self.seats = seats
         self.last: dict[str, Row] = {}
+        self.held: dict[str, int] = {}
 
     def update(self, turns: Sequence[Turn]) -> None:
         self.last = {row.parameter: row for turn in turns for row in rows_of(turn)}
+        self.held |= {turn.seat.path: held_of(turn) for turn in turns if turn.calls and turn.seat.path not in self.held}
 
     def rows(self) -> Coverage:
         """Each parameter once; a parameter of several modules stands at the first."""
@@ -92,6 +102,13 @@ class Report:
     def numbers(self) -> dict[str, float]:
         rows = self.rows()
         return {"parameters with feedback": sum(row.feedback for row in rows), "parameters": len(rows)}
+
+
+def held_of(turn: Turn) -> int:
+    """Bytes of inputs and cotangents over all calls, for each sample."""
+    parts = tree_leaves([(call.args, call.kwargs, call.leaves, call.columns) for call in turn.calls])
+    tensors = (x for x in parts if isinstance(x, Tensor) and x.dim() and len(x))
+    return sum(x.numel() * x.element_size() // len(x) for x in tensors)
 
 
 def rows_of(turn: Turn) -> Iterator[Row]:

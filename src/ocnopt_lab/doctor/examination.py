@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from ocnopt import OCNOpt
 from ocnopt.curvature import EKFAC, Curvature, Kronecker
 from ocnopt.gathering import Turn
-from ocnopt.layout import lay_out
+from ocnopt.memory import blank_turn, bytes_of
 from ocnopt.players import Refusal
 from ocnopt.players.base import MatrixModulePlayer
 from ocnopt.reporting import kind
@@ -72,7 +71,8 @@ def examine(model: nn.Module, curvature: str | Curvature) -> list[Layer]:
 def layer_of(seat: Seat, optimizer: OCNOpt) -> Layer:
     names = tuple(name for name in seat.names if getattr(seat.module, name).requires_grad)
     player = seat.player(names or seat.names)
-    turn = blank_turn(seat, names, optimizer) if names else None
+    method = method_of(optimizer.curvature, optimizer.search, optimizer.value, {})
+    turn = blank_turn(seat, names, method, optimizer.param_groups[0]) if names else None
     return Layer(
         path=seat.name,
         module=type(seat.module).__name__,
@@ -84,31 +84,6 @@ def layer_of(seat: Seat, optimizer: OCNOpt) -> Layer:
         state=0 if turn is None else size(turn.states),
         rows=0.0 if turn is None else rows_of(turn, optimizer.curvature),
     )
-
-
-@torch.no_grad()
-def blank_turn(seat: Seat, names: tuple[str, ...], optimizer: OCNOpt) -> Turn:
-    """The seat with the state that its first steps would give it, on the device without memory."""
-    shape = Seat(seat.path, weightless(seat.module), seat.names, seat.tied)
-    params = shape.tensors(names)
-    group = {**optimizer.param_groups[0]}
-    clock: dict[str, Any] = {}
-    turn = Turn(shape, names, params, [torch.zeros_like(p) for p in params], [{} for _ in names], [group] * len(names))
-    player = shape.player(names)
-    turn.player = None if isinstance(player, Refusal) else player
-    lay_out([turn], method_of(optimizer.curvature, optimizer.search, optimizer.value, clock), clock)
-    return turn
-
-
-def weightless(module: nn.Module) -> nn.Module:
-    """The module once more, with parameters that have shapes and no values. Everything else is the module's own."""
-    twin = type(module).__new__(type(module))
-    twin.__dict__.update(vars(module))  # not copy.copy: parametrized modules refuse it
-    twin.__dict__["_parameters"] = {
-        name: None if p is None else nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
-        for name, p in module._parameters.items()
-    }
-    return twin
 
 
 def metric_of(turn: Turn) -> str:
@@ -146,7 +121,3 @@ def total(layers: list[Layer], name: str) -> int:
 def parameter_bytes(model: nn.Module) -> int:
     """Of the parameters that train."""
     return sum(bytes_of(p) for p in model.parameters() if p.requires_grad)
-
-
-def bytes_of(x: Tensor) -> int:
-    return x.numel() * x.element_size()
