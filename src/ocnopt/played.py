@@ -12,6 +12,7 @@ from .core.policy import Step
 from .core.stage import Stage, inner
 from .gathering import Boundary
 from .linalg.symmetric import Tally
+from .observing import BLIND, Blind
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Played:
     steps: Sequence[Step]
     boundary: Boundary
     tally: Tally = field(default_factory=Tally)
+    watch: Blind = BLIND
 
 
 def directions(played: Played) -> tuple[Tensor, Tensor, Tensor]:

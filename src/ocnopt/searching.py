@@ -65,7 +65,7 @@ class Searched:
 
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
         moving = [turn for turn in turns if turn.step]
-        alpha = self.onward(moving, clock) if played is None else self.search(played, clock, rate_of(moving))
+        alpha = self.onward(moving, clock) if played is None else self.asked(played, clock, rate_of(moving))
         shrinkage = clock.get("shrinkage", 0.0)
         self.move([turn for turn in moving if turn.kronecker], *alpha, shrinkage)
         self.move([turn for turn in moving if not turn.kronecker], *alpha, 0.0)
@@ -87,6 +87,10 @@ class Searched:
                 torch._foreach_mul_(params, 1 - lr * length * decay)
             torch._foreach_add_(params, [x.to(p.dtype) for x, p in zip(u, params, strict=True)], alpha=lr)
 
+    def asked(self, played: Played, clock: Clock, lr: float) -> tuple[float, float]:
+        with played.watch.phase("search"):
+            return self.search(played, clock, lr)
+
     def search(self, played: Played, clock: Clock, lr: float) -> tuple[float, float]:
         """(α₁, α₂) from the model, after the damping has learned from the slope along the last step."""
         boundary = played.boundary
@@ -99,13 +103,16 @@ class Searched:
         own = bellman_quadratic(b, R, weighted_core(boundary), overlap, damping, boundary.ranks)
         quadratic = self.model.along(own, lr)
         alpha = self.model.believable(quadratic, boundary.loss) if quadratic.is_finite() else None
-        if alpha is None or not quadratic.value(alpha).isfinite():  # finite coefficients may overflow in the sum
+        if (
+            alpha is None or not (predicted := quadratic.value(alpha)).isfinite()
+        ):  # finite parts may overflow in the sum
             played.tally["search not finite"] += 1
             clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=0.0, predicted=0.0)
             return 0.0, 0.0
-        clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=float(own.b @ alpha))
-        clock.update(length=float(alpha[0]), momentum=float(alpha[1]), predicted=float(quadratic.value(alpha)))
-        return float(alpha[0]), float(alpha[1])
+        slope, shown, length, momentum = torch.stack([own.b @ alpha, predicted, *alpha]).tolist()
+        clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=slope)
+        clock.update(length=length, momentum=momentum, predicted=shown)
+        return length, momentum
 
     def onward(self, turns: Sequence[Turn], clock: Clock) -> tuple[float, float]:
         """(α₁, α₂) of the last search, where the feedback rests; the damping learns from the slope all the same."""

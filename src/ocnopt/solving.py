@@ -178,12 +178,14 @@ class Solver:
             gains, steps = (), open_loop(joint)
         self.watch.proposed(problem, sides, gains, steps)
         share_out(dict(zip(stages, ordered, strict=True)), sides, steps, boundary.name)
-        finite = [self.finite_or_none(step, side) for step, side in zip(steps, sides, strict=True)]
-        return Played(joint, finite, boundary, self.tally)
+        # All together first: each look waits for the device.
+        sound = are_finite([x for step in steps for x in step.tensors])
+        finite = steps if sound else [self.finite_or_none(*pair) for pair in zip(steps, sides, strict=True)]
+        return Played(joint, finite, boundary, self.tally, self.watch)
 
     def finite_or_none(self, step: Step, side: Side) -> Step:
         """The step; none where it is not finite in the open loop either, as after a gradient near overflow."""
-        if are_finite([*step.step, *step.effective, step.response]):
+        if are_finite(step.tensors):
             return step
         self.tally["step not finite"] += 1
         self.tally.update(of_layers("step not finite", side))

@@ -29,6 +29,7 @@ def _ours(model: nn.Module, beta: float | None = None, **options: Any) -> optim.
 
 _RATE = {"lr", "weight_decay", "momentum", "betas"}
 _CONTROL = {"curvature", "terminal", "beta", "value", "rollout", "search", "feedback", "damping", "game", "alignment"}
+_CONTROL |= {"feedback_samples"}
 TABLE: dict[str, Kind] = {
     "ocnopt": Kind(_ours, frozenset(_CONTROL | _RATE), (0.2, 0.35, 0.5, 0.7, 1.0)),
     **BASELINES,
@@ -59,6 +60,8 @@ class OptimizerConfig:
     """ocnopt: how far to step (fixed, model, bounded; levenberg-marquardt and backtracking measure every step)."""
     feedback: float | None = None
     """ocnopt: strength of the feedback, 0 is the base optimizer and 1 the full policy."""
+    feedback_samples: str | None = None
+    """ocnopt: how many samples of each batch the feedback looks at (a number, all, or auto)."""
     damping: float | None = None
     """ocnopt: damping of the curvature."""
     game: str | None = None
@@ -71,6 +74,8 @@ class OptimizerConfig:
     """Momentum. Left out: 0.9 for sgd and singd."""
     betas: tuple[float, float] | None = None
     """adam, adamw, soap, ocnopt: decay rates of the moments."""
+    foreach: bool | None = None
+    """adam, adamw: whether one call serves all parameters. Left out: torch's own choice for the device."""
 
     @property
     def label(self) -> str:
@@ -82,6 +87,8 @@ class OptimizerConfig:
         given = {key: value for key, value in asdict(self).items() if key != "name" and value is not None}
         if self.alignment is not None and self.alignment.isdecimal():
             given["alignment"] = int(self.alignment)
+        if self.feedback_samples is not None:
+            given["feedback_samples"] = samples_of(self.feedback_samples)
         return given
 
     def options(self) -> dict[str, Any]:
@@ -92,6 +99,11 @@ class OptimizerConfig:
         if foreign := sorted(given.keys() - kind.options):
             raise LabError(f"The optimizer {self.name} has no option {', '.join(foreign)}; leave it out.")
         return {**kind.defaults, **given}
+
+
+def samples_of(text: str) -> int | str | None:
+    """As OCNOpt takes them; None for "all"."""
+    return int(text) if text.isdecimal() else None if text == "all" else text
 
 
 def build(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:

@@ -66,7 +66,17 @@ def test_text_between_markers_is_replaced_and_nothing_else(tmp_path: Path) -> No
 
 def test_profile_is_put_into_the_page_without_its_title(tmp_path: Path) -> None:
     (tmp_path / "profile.md").write_text("# a: time\n\n| x |\n")
-    assert profile_page.ProfilePage(tmp_path).text() == "**a: time**\n\n| x |"
+    page = tmp_path / "page.md"
+    page.write_text("<!-- begin:profile -->\n<!-- end:profile -->\n")
+    put = profile_page.ProfilePage((tmp_path, tmp_path / "not yet"), page, tmp_path / "images")
+    assert put.text(tmp_path) == "**a: time**\n\n| x |"
+    (tmp_path / "growth.png").write_bytes(b"picture")
+    assert put.put() == 0
+    picture = f"images/growth-{tmp_path.name}.png"
+    assert f"**a: time**\n\n![Time and memory of a step]({picture})\n\n| x |" in page.read_text()
+    assert (tmp_path / picture).read_bytes() == b"picture"
+    with pytest.raises(LabError, match="run ocnopt profile first"):
+        replace(put, runs=(tmp_path / "not yet",)).put()
 
 
 def test_all_methods_of_a_seed_come_before_the_next_seed() -> None:

@@ -14,9 +14,10 @@ from ocnopt_lab.cli import main
 from ocnopt_lab.commands import demo, profile
 from ocnopt_lab.optimizers import OptimizerConfig
 from ocnopt_lab.problems import PROBLEMS
-from ocnopt_lab.profiling.variants import BASELINE
+from ocnopt_lab.profiling.variants import BASELINE, REFERENCE
 
 RIVALS = {BASELINE: OptimizerConfig("adam"), "sgd": OptimizerConfig("sgd", momentum=0.8)}
+PROFILED = {**RIVALS, REFERENCE: OptimizerConfig("adamw", foreach=True)}
 
 
 def test_problems_are_listed(capsys) -> None:
@@ -77,13 +78,29 @@ def test_the_demo_compares(monkeypatch, capsys) -> None:
 
 
 def test_the_profile_is_written(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(profile, "VARIANTS", RIVALS)
-    assert main(["profile", "wine-fcn", "--steps", "3", "--rounds", "4", "--warmup", "2", "--out", "prof"]) == 0
+    monkeypatch.setattr(profile, "VARIANTS", PROFILED)
+    options = ["--steps", "3", "--rounds", "4", "--phase-rounds", "1", "--warmup", "2", "--batch-sizes", "4"]
+    assert main(["profile", "wine-fcn", *options, "--depths", "2", "--out", "prof"]) == 0
     written = json.loads(Path("prof/profile.json").read_text())
     assert written["settings"]["batch size"] == 8
-    for name in RIVALS:
+    for name in PROFILED:
         variant = written["variants"][name]
         assert len(variant["block_seconds"]) == 4 and variant["memory"]["peak"] > 0
+        assert variant["floor"]["traffic"] >= variant["floor"]["floor_traffic"] > 0
+        assert {"forward", "backward", "move"} == variant["phases"].keys()
         assert variant["time"]["low"] <= variant["time"]["value"] <= variant["time"]["high"]
     assert written["variants"][BASELINE]["time"]["value"] == 1
-    assert "| sgd |" in Path("prof/profile.md").read_text()
+    page = Path("prof/profile.md").read_text()
+    assert "| sgd |" in page and "Growth with the batch size" in page and "Growth with the depth" in page
+    assert written["growth"]["batch"]["sizes"] == [4, 8] and written["growth"]["depth"]["sizes"] == [1, 2]
+    assert len(json.loads(Path("prof/sizes.json").read_text())["sizes"]) == 3
+    with Image.open("prof/growth.png") as picture:
+        picture.verify()
+
+
+def test_a_problem_of_one_size_says_so(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(profile, "VARIANTS", PROFILED)
+    assert main(["profile", "spiral", "--widths", "2"]) == 2
+    assert "spiral is built at its own width and depth alone" in capsys.readouterr().err
+    assert main(["profile", "wine-fcn", "--widths", "0"]) == 2
+    assert "--widths must be more than 0." in capsys.readouterr().err

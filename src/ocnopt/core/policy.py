@@ -34,6 +34,11 @@ class Step:
     response: Tensor
     carried: Tensor | None = None
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that it moves the parameters and the search by."""
+        return [*self.step, *self.effective, self.response]
+
 
 def forward_pass(problem: Problem, gains: Sequence[Gain]) -> list[Step]:
     """Steps of all stages, in forward order, with the linear roll-out of e."""

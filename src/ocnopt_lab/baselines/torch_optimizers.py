@@ -55,7 +55,7 @@ def _of_parameters(kind: Callable[..., optim.Optimizer], model: nn.Module, **opt
 
 
 _ADAM = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-_DECAYED, _MOMENTS = frozenset({"lr", "weight_decay"}), frozenset({"lr", "weight_decay", "betas"})
+_DECAYED, _MOMENTS = frozenset({"lr", "weight_decay"}), frozenset({"lr", "weight_decay", "betas", "foreach"})
 _MOMENTUM = frozenset({"lr", "weight_decay", "momentum"})
 
 TORCH: dict[str, Kind] = {

@@ -5,16 +5,16 @@ from __future__ import annotations
 from torch import nn
 
 from ocnopt_lab.data import CropAndFlip, Recipe
-from ocnopt_lab.problems.networks import Factory, convolutional, fully_connected
+from ocnopt_lab.problems.networks import Convolutional, Factory, FullyConnected
 from ocnopt_lab.problems.problem import Problem
 from ocnopt_lab.problems.residual import inception, residual, resnet18
 from ocnopt_lab.tasks import MaxMahalanobis
 
-_IMAGE_CNN = convolutional(pools=(True, True, True), dense=64)
-_CIFAR_CNN = convolutional(pools=(False, True, False, True), dense=128)
+_IMAGE_CNN = Convolutional(pools=(True, True, True), dense=64)
+_CIFAR_CNN = Convolutional(pools=(False, True, False, True), dense=128)
 _RESNET = residual(stem=8, widths=(16, 32, 64))
 _INCEPTION = inception(stem=16, widths=(8, 16))
-_SIGMOID = fully_connected(32, layers=13, activation=nn.Sigmoid)
+_SIGMOID = FullyConnected(32, layers=13, activation=nn.Sigmoid)
 _AUGMENTED = CropAndFlip()
 _CENTRES = Recipe(MaxMahalanobis())
 
@@ -28,11 +28,11 @@ _MODULES = "2 inception modules, 4 branches, batch norm"
 _EIGHTEEN = "ResNet-18, 3x3 stem without pool"
 
 CLASSIFIERS = (
-    Problem("digits-fcn", "5 dense layers, tanh, width 32", "digits", fully_connected(32), 32, 30),
-    Problem("wine-fcn", "5 dense layers, tanh, width 10", "wine", fully_connected(10), 8, 30),
-    Problem("mnist-fcn", "5 dense layers, tanh, width 32", "mnist", fully_connected(32), 32, 3),
+    Problem("digits-fcn", "5 dense layers, tanh, width 32", "digits", FullyConnected(32), 32, 30),
+    Problem("wine-fcn", "5 dense layers, tanh, width 10", "wine", FullyConnected(10), 8, 30),
+    Problem("mnist-fcn", "5 dense layers, tanh, width 32", "mnist", FullyConnected(32), 32, 3),
     Problem("mnist-cnn", "3 convolutions, 2 dense layers, ReLU", "mnist", _IMAGE_CNN, 128, 3),
-    Problem("fashion-mnist-fcn", "5 dense layers, tanh, width 32", "fashion_mnist", fully_connected(32), 32, 3),
+    Problem("fashion-mnist-fcn", "5 dense layers, tanh, width 32", "fashion_mnist", FullyConnected(32), 32, 3),
     Problem("fashion-mnist-cnn", "3 convolutions, 2 dense layers, ReLU", "fashion_mnist", _IMAGE_CNN, 128, 3),
     Problem("cifar10-cnn", "4 convolutions, 2 dense layers, ReLU", "cifar10", _CIFAR_CNN, 128, 3),
     Problem("resnet-small", _RESIDUAL, "fashion_mnist", _RESNET, 128, 3),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
@@ -9,7 +11,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 from ocnopt_lab.arrays import as_they_are
 from ocnopt_lab.data import Recipe
 from ocnopt_lab.errors import LabError
-from ocnopt_lab.problems.networks import Factory, Shape
+from ocnopt_lab.problems.networks import Shape, times
 from ocnopt_lab.problems.problem import Problem
 from ocnopt_lab.tasks import NextCharacter
 
@@ -51,21 +53,28 @@ class Transformer(nn.Module):
         return self.head(self.norm(self.blocks(self.characters(x) + self.positions(places))))
 
 
-def transformer(width: int, depth: int, heads: int) -> Factory:
+@dataclass(frozen=True)
+class Transformers:
     """`depth` blocks of `width` with `heads` heads each."""
 
-    def build(in_shape: Shape, outputs: int) -> nn.Module:
+    width: int
+    depth: int
+    heads: int
+
+    def __call__(self, in_shape: Shape, outputs: int) -> nn.Module:
         if len(in_shape) != 1:
             raise LabError(f"A transformer reads windows of characters; one sample has shape {in_shape}.")
-        blocks = tuple(Block(width, heads) for _ in range(depth))
-        return Transformer(outputs, in_shape[0], width, blocks)
+        blocks = tuple(Block(self.width, self.heads) for _ in range(self.depth))
+        return Transformer(outputs, in_shape[0], self.width, blocks)
 
-    return build
+    def sized(self, width: float, depth: int) -> Transformers:
+        """As many heads, so that each is wider."""
+        return Transformers(self.heads * times(self.width // self.heads, width), self.depth * depth, self.heads)
 
 
 LANGUAGE = (
     Problem(
-        *("char-transformer", "2 blocks of width 64, 4 heads", "tinyshakespeare", transformer(64, 2, 4), 64, 3),
+        *("char-transformer", "2 blocks of width 64, 4 heads", "tinyshakespeare", Transformers(64, 2, 4), 64, 3),
         recipe=_CHARACTERS,
     ),
 )

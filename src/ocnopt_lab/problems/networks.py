@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -13,17 +15,37 @@ from ocnopt_lab.errors import LabError
 Shape = tuple[int, ...]
 Factory = Callable[[Shape, int], nn.Module]
 
-_CHANNELS = 32
+
+@runtime_checkable
+class Sized(Protocol):
+    """A factory of networks that are also built wider or deeper."""
+
+    def __call__(self, in_shape: Shape, outputs: int) -> nn.Module: ...
+
+    def sized(self, width: float, depth: int) -> Sized:
+        """With `width` times as many units or channels, and `depth` times as many hidden layers."""
+        ...
 
 
-def fully_connected(hidden: int, layers: int = 5, activation: type[nn.Module] = nn.Tanh) -> Factory:
+def times(units: int, factor: float) -> int:
+    """At least one."""
+    return max(1, round(units * factor))
+
+
+@dataclass(frozen=True)
+class FullyConnected:
     """`layers` linear layers with an activation between them, `hidden` units wide."""
 
-    def build(in_shape: Shape, outputs: int) -> nn.Module:
-        widths = [prod(in_shape), *[hidden] * (layers - 1), outputs]
-        return nn.Sequential(nn.Flatten(), *_dense(widths, activation))
+    hidden: int
+    layers: int = 5
+    activation: type[nn.Module] = nn.Tanh
 
-    return build
+    def __call__(self, in_shape: Shape, outputs: int) -> nn.Module:
+        widths = [prod(in_shape), *[self.hidden] * (self.layers - 1), outputs]
+        return nn.Sequential(nn.Flatten(), *_dense(widths, self.activation))
+
+    def sized(self, width: float, depth: int) -> FullyConnected:
+        return replace(self, hidden=times(self.hidden, width), layers=1 + depth * (self.layers - 1))
 
 
 def autoencoder(widths: tuple[int, ...], activation: type[nn.Module]) -> Factory:
@@ -43,22 +65,30 @@ def _dense(widths: Sequence[int], activation: type[nn.Module]) -> list[nn.Module
     return [module for pair in pairs for module in pair][:-1]
 
 
-def convolutional(pools: tuple[bool, ...], dense: int) -> Factory:
-    """3x3 convolutions of 32 channels with ReLU, a 2x2 max-pool after those where `pools` says so, two dense layers."""
+@dataclass(frozen=True)
+class Convolutional:
+    """3x3 convolutions with ReLU, a 2x2 max-pool after those where `pools` says so, two dense layers."""
 
-    def build(in_shape: Shape, outputs: int) -> nn.Module:
-        channels, height, width = image_shape(in_shape, 2 ** sum(pools))
+    pools: tuple[bool, ...]
+    dense: int
+    channels: int = 32
+
+    def __call__(self, in_shape: Shape, outputs: int) -> nn.Module:
+        channels, height, width = image_shape(in_shape, 2 ** sum(self.pools))
         modules: list[nn.Module] = []
-        for pool in pools:
-            modules += [nn.Conv2d(channels, _CHANNELS, 3, padding=1), nn.ReLU()]
-            channels = _CHANNELS
+        for pool in self.pools:
+            modules += [nn.Conv2d(channels, self.channels, 3, padding=1), nn.ReLU()]
+            channels = self.channels
             if pool:
                 modules.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2
-        features = _CHANNELS * height * width
-        return nn.Sequential(*modules, nn.Flatten(), nn.Linear(features, dense), nn.ReLU(), nn.Linear(dense, outputs))
+        head = [nn.Linear(channels * height * width, self.dense), nn.ReLU(), nn.Linear(self.dense, outputs)]
+        return nn.Sequential(*modules, nn.Flatten(), *head)
 
-    return build
+    def sized(self, width: float, depth: int) -> Convolutional:
+        """The further convolutions stand before the pools; there are two dense layers at any depth."""
+        pools = tuple(last for pool in self.pools for last in (*[False] * (depth - 1), pool))
+        return Convolutional(pools, times(self.dense, width), times(self.channels, width))
 
 
 def image_shape(in_shape: Shape, smallest: int) -> tuple[int, int, int]:

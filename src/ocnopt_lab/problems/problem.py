@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from torch import nn
 
 from ocnopt_lab.data import LABELS, Augmentation, Recipe
-from ocnopt_lab.problems.networks import Factory
+from ocnopt_lab.errors import LabError
+from ocnopt_lab.problems.networks import Factory, Sized
 from ocnopt_lab.tasks import Task
 
 
@@ -43,3 +44,11 @@ class Problem:
     def task(self) -> Task:
         """What is learned, before the units of the data are known."""
         return self.recipe.task
+
+    def sized(self, width: float, depth: int) -> Problem:
+        """The same with `width` times as wide layers and `depth` times as many. Raises LabError where it cannot be."""
+        if width == depth == 1:
+            return self
+        if not isinstance(self.model, Sized):
+            raise LabError(f"{self.name} is built at its own width and depth alone; leave out --widths and --depths.")
+        return replace(self, model=self.model.sized(width, depth))

@@ -7,7 +7,7 @@ from torch import nn
 from ocnopt_lab.arrays import pixels
 from ocnopt_lab.data import Recipe
 from ocnopt_lab.data.functions import FUNCTIONS, Function
-from ocnopt_lab.problems.networks import autoencoder, fully_connected
+from ocnopt_lab.problems.networks import FullyConnected, autoencoder
 from ocnopt_lab.problems.problem import Problem
 from ocnopt_lab.tasks import Reconstruction, Regression
 
@@ -27,7 +27,7 @@ _UCI = {  # name: (batch size, epochs)
 
 
 def _uci(name: str, batch_size: int, epochs: int) -> Problem:
-    network = fully_connected(50, layers=3)
+    network = FullyConnected(50, layers=3)
     return Problem(
         f"uci-{name}", "3 dense layers, tanh, width 50", f"uci-{name}", network, batch_size, epochs, _TARGETS
     )
@@ -36,7 +36,7 @@ def _uci(name: str, batch_size: int, epochs: int) -> Problem:
 def _function(function: Function, suffix: str) -> Problem:
     name, description = f"function-{function.name}{suffix}", "4 dense layers, tanh, width 32"
     batch_size = max(20, function.samples // 10)
-    return Problem(name, description, name, fully_connected(32, layers=4), batch_size, 600, _TARGETS)
+    return Problem(name, description, name, FullyConnected(32, layers=4), batch_size, 600, _TARGETS)
 
 
 _MNIST = autoencoder((1000, 500, 250, 30), nn.Sigmoid)

@@ -11,23 +11,26 @@ from itertools import islice
 from pathlib import Path
 
 from ocnopt_lab.errors import FAILED, LabError
+from ocnopt_lab.profiling.sizes import Size, trainer_of
 from ocnopt_lab.runs.config import RunConfig
-from ocnopt_lab.runs.memory import StepMemory
-from ocnopt_lab.runs.session import build_trainer
+from ocnopt_lab.runs.memory import memory_on
 from ocnopt_lab.runs.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak resident memory over the training steps, and its growth over what was resident before the first; MB."""
+    """Peak memory over the training steps, and its growth over what there was before the first; MB.
+
+    On a processor all that is resident, on a device of CUDA what its tensors hold.
+    """
 
     peak: float
     growth: float
 
 
-def measure(config: RunConfig, steps: int) -> Memory:
-    """Runs `steps` training steps of `config` in a child process."""
-    request = json.dumps({"config": config.to_dict(), "steps": steps})
+def measure(config: RunConfig, size: Size, steps: int) -> Memory:
+    """Runs `steps` training steps of `config` at that size in a child process."""
+    request = json.dumps({"config": config.to_dict(), "size": asdict(size), "steps": steps})
     command = [sys.executable, "-m", "ocnopt_lab.profiling.memory"]
     child = subprocess.run(command, input=request, stdout=subprocess.PIPE, text=True, check=False)
     if child.returncode:
@@ -35,10 +38,10 @@ def measure(config: RunConfig, steps: int) -> Memory:
     return Memory(**json.loads(child.stdout))
 
 
-def _measure_here(config: RunConfig, steps: int) -> Memory:
-    trainer = build_trainer(config)
+def _measure_here(config: RunConfig, size: Size, steps: int) -> Memory:
+    trainer = trainer_of(config, size)
     _plain_pass(trainer)
-    memory = StepMemory()
+    memory = memory_on(trainer.device)
     memory.resume()
     deque(islice(trainer.epoch(), steps), maxlen=0)
     memory.pause()
@@ -48,11 +51,11 @@ def _measure_here(config: RunConfig, steps: int) -> Memory:
 def _plain_pass(trainer: Trainer) -> None:
     """One forward and backward pass of a second model: what torch allocates at first use is no variant's cost."""
     data, size = trainer.data, trainer.config.batch_size
-    model = trainer.problem.model(data.in_shape, data.outputs)
+    model = trainer.problem.model(data.in_shape, data.outputs).to(trainer.device)
     trainer.task.loss(model(data.x_train[:size]), data.y_train[:size]).backward()
 
 
 if __name__ == "__main__":
     request = json.load(sys.stdin)
     config = RunConfig.from_dict(request["config"], Path("standard input"))
-    print(json.dumps(asdict(_measure_here(config, request["steps"]))))
+    print(json.dumps(asdict(_measure_here(config, Size(**request["size"]), request["steps"]))))

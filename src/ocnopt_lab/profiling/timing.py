@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -17,11 +17,15 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Plan:
-    """Each round runs a block of `steps` steps of every variant, in random order, after `warmup` steps of each."""
+    """Each round runs a block of `steps` steps of every variant, in random order, after `warmup` steps of each.
+
+    `phase_rounds`: rounds of their own, in which the phases of the steps are told apart.
+    """
 
     steps: int
     rounds: int
     warmup: int
+    phase_rounds: int = 3
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,13 @@ class Ratio:
 
 
 def time_blocks(
-    trainers: dict[str, Trainer], plan: Plan, after_round: Callable[[], None]
+    trainers: Mapping[str, Trainer], plan: Plan, after_round: Callable[[], None]
 ) -> dict[str, NDArray[np.float64]]:
     """Mean seconds per step of each block, one array (rounds,) per variant.
 
     The mean inside a block counts work that falls in some steps only, as long as a block holds one such step.
     """
-    runs = {name: _endless(trainer) for name, trainer in trainers.items()}
+    runs = {name: endless(trainer) for name, trainer in trainers.items()}
     for run in runs.values():
         _block(run, plan.warmup)
     order, shuffle = list(runs), random.Random(0)
@@ -53,7 +57,8 @@ def time_blocks(
     return {name: np.array(means) for name, means in blocks.items()}
 
 
-def _endless(trainer: Trainer) -> Iterator[StepResult]:
+def endless(trainer: Trainer) -> Iterator[StepResult]:
+    """Epoch after epoch."""
     while True:
         yield from trainer.epoch()
 

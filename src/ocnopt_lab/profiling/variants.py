@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from ocnopt_lab.optimizers import OptimizerConfig
 
-BASELINE = "adam (torch)"
+BASELINE, REFERENCE = "adam (torch)", "adamw foreach (torch)"
+WITHOUT, WITH = "ocnopt ekfac, no feedback", "ocnopt default"
 VARIANTS = {
     BASELINE: OptimizerConfig("adam"),
-    "adamw (torch)": OptimizerConfig("adamw"),
+    REFERENCE: OptimizerConfig("adamw", foreach=True),
     "ocnopt adam, no feedback": OptimizerConfig("ocnopt", curvature="adam", search="fixed", feedback=0.0),
-    "ocnopt adam, linear": OptimizerConfig("ocnopt", curvature="adam", search="fixed", feedback=1.0),
-    "ocnopt ekfac, no feedback": OptimizerConfig("ocnopt", curvature="ekfac", feedback=0.0),
-    "ocnopt default": OptimizerConfig("ocnopt"),
+    "ocnopt adam, linear, 64": OptimizerConfig("ocnopt", curvature="adam", search="fixed", feedback_samples="64"),
+    "ocnopt adam, linear, all": OptimizerConfig("ocnopt", curvature="adam", search="fixed", feedback_samples="all"),
     "ocnopt adam, nonlinear": OptimizerConfig("ocnopt", curvature="adam", search="fixed", rollout="nonlinear"),
+    WITHOUT: OptimizerConfig("ocnopt", curvature="ekfac", feedback=0.0),
+    WITH: OptimizerConfig("ocnopt"),
 }
+"""The default is ekfac with feedback."""
 GAMES = {
     "ocnopt feedback-nash": OptimizerConfig("ocnopt", game="feedback-nash", alignment="last"),
     "ocnopt cooperative": OptimizerConfig("ocnopt", game="cooperative", alignment="last"),
