@@ -286,7 +286,7 @@ def test_a_trial_tells_who_takes_part_and_where_the_time_goes(capsys, script: Pa
     assert "4 steps on random input of shape (16, 6)" in printed
     assert "6 of 6 parameters took part in the feedback, under a cross-entropy." in printed
     shares = [int(x) for x in re.findall(r"(\d+)%", printed.split("the step", 1)[1])]
-    assert len(shares) == 7 and 97 <= sum(shares) <= 103
+    assert len(shares) == 8 and 97 <= sum(shares) <= 103
 
 
 def test_a_trial_on_tokens_finds_what_was_not_foreseen(capsys) -> None:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ocnopt import OCNOpt, observing
 from ocnopt.core.acceptance import LevenbergMarquardt
-from ocnopt.curvature import ekfac
+from ocnopt.curvature import decompositions
 from ocnopt.game.blocks import Block
 from ocnopt.linalg.symmetric import DecompositionError, Tally, eigh
 
@@ -213,7 +213,7 @@ def test_fallbacks_are_counted_by_layer(monkeypatch: pytest.MonkeyPatch) -> None
             raise DecompositionError("no")
         return eigh(A, tally)
 
-    monkeypatch.setattr(ekfac, "eigh", failing)
+    monkeypatch.setattr(decompositions, "eigh", failing)
     model = mlp()
     optimizer = OCNOpt(model)
     train(model, optimizer, 3)
