@@ -8,7 +8,8 @@ import pytest
 import torch
 from engine import Case, Record, close, run_library
 from nets import EXACT, Task, make
-from test_kronecker import KINDS, dense_of
+from scenes import dense_of
+from test_kronecker import KINDS
 from torch import Tensor, nn
 
 from ocnopt.core import gram

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .lookup import is_lookup, products_of_touched, sample_lookup_gram
 from .stage import Stage
 
 CHUNK = 2**24
@@ -31,6 +32,8 @@ class Rows(NamedTuple):
 
 def sample_gram(stage: Stage) -> Tensor:
     """G of every sample by itself: (N, r, r)."""
+    if is_lookup(stage):
+        return sample_lookup_gram(stage)
     if stage.products is not None or not getattr(stage.player, "is_matrix", False):
         W = stage.metric.half(stage.products or stage.sample_products())
         return sum(torch.einsum("jnp,knp->njk", w.flatten(2), w.flatten(2)) for w in W)  # type: ignore[return-value]
@@ -94,6 +97,9 @@ class Hadamard(NamedTuple):
 
 def terms(stage: Stage) -> Iterator[Outer | Hadamard]:
     """Parts that the stage's coupled G is the sum of."""
+    if is_lookup(stage):
+        yield Outer(sample_rows(products_of_touched(stage)))
+        return
     if stage.products is not None or not getattr(stage.player, "is_matrix", False):
         W = stage.metric.half(stage.products or stage.sample_products())
         yield Outer(sample_rows(torch.cat([w.flatten(2) for w in W], dim=-1)))

@@ -36,6 +36,11 @@ class DiagonalMetric:
     def half(self, d: Params) -> Params:
         return tuple(x * inverse.to(x).sqrt() for x, inverse in zip(d, self.steering(), strict=True))
 
+    def half_rows(self, X: Tensor, row: Tensor) -> Tensor:
+        """``half`` of rows X (..., K, n) of the first parameter, whose numbers are row (K,)."""
+        inverse = self.steering()[0].to(X)
+        return X * (inverse.sqrt() if inverse.dim() == 0 else inverse[row].sqrt())
+
     def inverses(self) -> Params:
         return tuple(doubled(s / m) for m, s in zip(self.m, self.scale, strict=True))
 

@@ -31,6 +31,8 @@ class ModulePlayer:
     """Dimensions of its output, at the least, where there is a batch."""
     entangled: ClassVar[bool] = False
     """Whether an output may be computed from another one."""
+    is_lookup: ClassVar[bool] = False
+    """Whether f_θ reads rows of one table, see ``core.lookup``."""
     draws: ClassVar[bool] = False
     """Whether the module may draw random numbers that a recomputation must repeat."""
     knows: ClassVar[tuple[str, ...]] = ("weight", "bias")

@@ -15,6 +15,7 @@ from .base import ModulePlayer
 class EmbeddingPlayer(ModulePlayer):
     """z (B, ...) holds indices. The row at padding_idx is a constant: it is read, but never trained."""
 
+    is_lookup = True
     knows = ("weight",)
     any_batch_dim = True
     merges = True
@@ -38,6 +39,12 @@ class EmbeddingPlayer(ModulePlayer):
         if self._constant is not None:
             dW[:, :, self._constant] = 0
         return (dW,)
+
+    def reads(self, call: Call, U: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows read (B, P), and what each adds to f_θᵀ u, (r, B, P, n): U (r, B, ...), zero at the constant."""
+        z = self.received(call).flatten(1) if self.received(call).dim() > 1 else self.received(call)[:, None]
+        U = U.to(self.dtype).reshape(len(U), *z.shape, -1)
+        return z, U if self._constant is None else U.masked_fill((z == self._constant)[..., None], 0)
 
     @property
     def _constant(self) -> int | None:
