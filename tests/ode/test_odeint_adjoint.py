@@ -121,14 +121,15 @@ def test_stages_hand_over_every_step() -> None:
 def trapezoid(y: Callable[[float], float], ends: list[float], steps: int) -> float:
     """∫ y dt by ``Ends``, from evaluations at the ends of steps, each second step rejected first."""
     knots = Knots(limit=10 * steps)
-    rule = Ends(knots, ends)
+    rule = Ends(knots, ends, 2)
     values: dict[int, float] = {}
 
     def evaluate(t: float) -> None:
-        evaluation = Weighed()
-        values[id(evaluation)] = y(t)
-        kept.append(evaluation)
-        rule.evaluated(evaluation)
+        if rule.hears():
+            evaluation = Weighed()
+            values[id(evaluation)] = y(t)
+            kept.append(evaluation)
+            rule.evaluated(evaluation)
 
     kept: list[Weighed] = []
     for high, low in zip(ends[:0:-1], ends[-2::-1], strict=True):
@@ -139,6 +140,7 @@ def trapezoid(y: Callable[[float], float], ends: list[float], steps: int) -> flo
         for j in range(steps):
             if j % 2:
                 rule.begun(t, 2 * dt)
+                evaluate(t - dt)
                 evaluate(t - 2 * dt)
             rule.begun(t, dt)
             evaluate(t - dt / 2)
@@ -146,6 +148,7 @@ def trapezoid(y: Callable[[float], float], ends: list[float], steps: int) -> flo
             rule.accepted(t, dt)
             t -= dt
     rule.ended()
+    assert len(kept) == (len(ends) - 1) * (1 + steps + steps // 2)  # no stage within a step is heard
     return sum(knot.weight * values[id(knot.evaluation)] for knot in knots.kept)
 
 

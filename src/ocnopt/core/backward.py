@@ -126,12 +126,17 @@ def evaluation() -> Evaluation | None:
 
 def hold(evaluation: Evaluation | None) -> None:
     """Open an evaluation until the next one, where a pair of hooks has no block to do it in."""
-    _here.evaluation = evaluation
+    _here.evaluation, _here.passed_over = evaluation, False
+
+
+def pass_over() -> None:
+    """Nobody is to hear the evaluation that begins, until the next ``hold``."""
+    _here.evaluation, _here.passed_over = None, True
 
 
 def is_muted() -> bool:
     """Whether calls are to be passed over."""
-    return getattr(_here, "muted", False)
+    return getattr(_here, "muted", False) or getattr(_here, "passed_over", False)
 
 
 @contextmanager

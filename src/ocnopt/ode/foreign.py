@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from ocnopt.core.arrivals import Mode
-from ocnopt.core.backward import Evaluation, hold, passing
+from ocnopt.core.backward import Evaluation, hold, pass_over, passing
 from ocnopt.core.capture import Capture
 
 from .knots import STAGES, Knots, Rule, rule_of
@@ -129,6 +129,8 @@ class Solve:
     def evaluate(self, field: nn.Module, args: tuple[Any, ...]) -> None:
         """The field is about to be evaluated."""
         self.close()
+        if self.rule is None or not self.rule.hears():
+            return pass_over()
         self.now = Evaluation()
         hold(self.now)
 

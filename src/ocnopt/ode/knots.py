@@ -82,6 +82,9 @@ class Knots:
 class Rule(Protocol):
     """Told what the solver does, it hands knots over."""
 
+    def hears(self) -> bool:
+        """Whether the evaluation that begins may count."""
+
     def evaluated(self, evaluation: Evaluation) -> None:
         """A cotangent has been pulled through an evaluation."""
 
@@ -102,6 +105,9 @@ class Stages:
         self.knots, self.stages = knots, stages
         self.step: tuple[float, float] | None = None
         self.seen: list[Evaluation] = []
+
+    def hears(self) -> bool:
+        return True
 
     def evaluated(self, evaluation: Evaluation) -> None:
         self.seen.append(evaluation)
@@ -130,8 +136,8 @@ class Ends:
         ∫ = dt [s(1 − s/2) y_start + s²/2 y_end].
     """
 
-    def __init__(self, knots: Knots, times: Sequence[float]) -> None:
-        self.knots = knots
+    def __init__(self, knots: Knots, times: Sequence[float], stages: int) -> None:
+        self.knots, self.stages = knots, stages
         self.goals = list(times[-2::-1])
         self.restart()
 
@@ -140,12 +146,19 @@ class Ends:
         self.first: Evaluation | None = None
         self.last: Evaluation | None = None
         self.knot: Knot | None = None
+        self.evaluations = 0
+
+    def hears(self) -> bool:
+        """The first of an interval, and of every step the one at its end."""
+        self.evaluations += 1
+        return self.evaluations == (1 if self.knot is None else self.stages)
 
     def evaluated(self, evaluation: Evaluation) -> None:
         self.first = self.first or evaluation
         self.last = evaluation
 
     def begun(self, t: float, dt: float) -> None:
+        self.evaluations = 0
         if self.knot is None and self.first is not None:
             self.knot = Knot(t, 0.0, self.first)
 
@@ -169,4 +182,4 @@ def rule_of(method: str, knots: Knots, times: Sequence[float]) -> Rule | None:
     """The rule for a method of torchdiffeq over ascending output times; None where its stages cannot be weighed."""
     if method in STAGES:
         return Stages(knots, STAGES[method])
-    return Ends(knots, times) if method in ADAPTIVE else None
+    return Ends(knots, times, ADAPTIVE[method]) if method in ADAPTIVE else None

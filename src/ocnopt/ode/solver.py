@@ -15,8 +15,8 @@ from .quadrature import RULES
 State = tuple[Tensor, ...]
 """The state of an ODE: one tensor or several, each (B, ...)."""
 
-ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
-"""Methods that choose their steps; the last stage of an accepted one lies at its end."""
+ADAPTIVE = {"dopri5": 6, "dopri8": 13, "bosh3": 3, "fehlberg2": 2, "adaptive_heun": 1}
+"""Methods that choose their steps, and evaluations in one; the last of an accepted step lies at its end."""
 FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams", "fixed_adams")
 
 
