@@ -104,3 +104,5 @@ def test_a_problem_of_one_size_says_so(monkeypatch, capsys) -> None:
     assert "spiral is built at its own width and depth alone" in capsys.readouterr().err
     assert main(["profile", "wine-fcn", "--widths", "0"]) == 2
     assert "--widths must be more than 0." in capsys.readouterr().err
+    assert main(["profile", "wine-fcn", "--rounds", "1"]) == 2
+    assert "intervals need at least 2." in capsys.readouterr().err

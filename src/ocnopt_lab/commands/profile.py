@@ -77,8 +77,9 @@ class Profile:
         for line in told:
             console.print(line, soft_wrap=True, highlight=False)
         self._write(out, self._page([*grown, *tables], told), {**numbers, "variants": report.to_dict(found[base])})
-        sized = [{"size": vars(size), "variants": report.to_dict(one)} for size, one in found.items()]
-        folder.write_json(out / "sizes.json", {"sizes": sized})
+        if others:
+            sized = [{"size": vars(size), "variants": report.to_dict(one)} for size, one in found.items()]
+            folder.write_json(out / "sizes.json", {"sizes": sized})
         console.print(f"Run folder: {out}", soft_wrap=True, highlight=False)
         return 0
 
@@ -89,6 +90,8 @@ class Profile:
         for name in ("steps", "rounds", "phase_rounds", "warmup"):
             if (value := getattr(self, name)) < 1:
                 raise LabError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+        if self.rounds < 2:
+            raise LabError("--rounds is 1; intervals need at least 2.")
         for name in ("batch_sizes", "widths", "depths"):
             if any(value <= 0 for value in getattr(self, name)):
                 raise LabError(f"--{name.replace('_', '-')} must be more than 0.")
