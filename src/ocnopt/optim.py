@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.capture import Capture, Mode
+from .core.compiling import Compiled, compiled_of, compiling
 from .core.hooks import forget_compiled
 from .core.terminal import Terminal
 from .core.value import Value
@@ -65,8 +66,8 @@ class OCNOpt(Inspected):
         saturation: limit on the weights that the feedback puts on a sample's columns; None for no limit.
         feedback_samples: how many samples of each batch the feedback looks at; None for all, "auto" for 64 with
             kfac and ekfac, 16 with the diagonals, and all where the value is not per sample.
-        feedback_every: the period of the feedback in steps. Between, all layers take their open-loop steps with the
-            step length and momentum of the last search. The first steps all have feedback, and those of statistics.
+        feedback_every: the period of the feedback in steps; the first ones have it, and those of statistics. Between,
+            all layers take their open-loop steps with the step length and momentum of the last search.
         curvature_samples: with value="coupled", how many samples of each batch, the first ones, the curvature is made
             of, each standing for as many as it takes; the gradient is that of all. None for all.
         batch_dim: the dimension of the model's inputs that holds the batch.
@@ -75,8 +76,8 @@ class OCNOpt(Inspected):
             or an object of ``ocnopt.game.kinds``.
         alignment: at which stage of its block a shortcut sits: "bandit", "first", "last", or its number from 0 on.
         blocks: those of ``ocnopt.game.find_stages``, or your own; None to look for them.
-        memory_budget: bytes that kfac and ekfac may keep between steps, or "1.5x" of what AdamW keeps: factors are cut
-            into the largest blocks that allow it, see ``memory_plan``. None for the curvature's own limits.
+        memory_budget: bytes that may stay between steps, or "1.5x" of what AdamW keeps, see ``memory_plan``. None: any.
+        compile: True to run the pure functions of a step by ``torch.compile``, or a ``core.compiling.Compiled``.
 
     Raises:
         TypeError, ValueError: with a sentence, for arguments that make no sense.
@@ -86,7 +87,7 @@ class OCNOpt(Inspected):
     OPTIONS = (
         *("model", "curvature", "search", "value", "terminal", "rollout_kind"),
         *("feedback", "saturation", "feedback_samples", "feedback_every", "batch_dim", "seed"),
-        *("game_kind", "alignment", "blocks", "memory_budget"),
+        *("game_kind", "alignment", "blocks", "memory_budget", "compiled"),
     )
 
     def __init__(
@@ -115,6 +116,7 @@ class OCNOpt(Inspected):
         alignment: str | int = "bandit",
         blocks: Iterable[Block] | None = None,
         memory_budget: int | str | None = None,
+        compile: bool | Compiled = False,
     ) -> None:
         require_trainable(model)
         require_whole(model.named_parameters())
@@ -126,7 +128,8 @@ class OCNOpt(Inspected):
         self.feedback_samples = samples_of(feedback_samples, curvature_samples, self.curvature, self.value)
         self.batch_dim, self.seed = batch_dim, seed
         self.game_kind, self.alignment = game_of(game, alignment, self.curvature, self.value), alignment
-        self.blocks, self.memory_budget = None if blocks is None else tuple(blocks), memory_budget
+        self.blocks = None if blocks is None else tuple(blocks)
+        self.memory_budget, self.compiled = memory_budget, compiled_of(compile)
         rate = rate_of(self.search, self.curvature, self.MODEL_LR) if lr is None else lr
         defaults = {"lr": rate, "weight_decay": weight_decay, "period": 1}
         defaults.update(group_defaults(self.curvature, momentum, betas))
@@ -171,7 +174,7 @@ class OCNOpt(Inspected):
             with torch.enable_grad():
                 loss = closure()
         try:
-            with self.watch.timing():
+            with self.watch.timing(), compiling(self.compiled):
                 self.advance(loss, again)
             self.look()
         finally:

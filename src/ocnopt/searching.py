@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .core.bellman import Pace
+from .core.compiling import compilable
 from .core.search import Calibration, Model, Trust, bellman_quadratic
 from .core.stage import inner
-from .curvature import Curvature, Kronecker
+from .curvature import Curvature, Kronecker, elementwise
 from .curvature.diagonal import buffers
 from .gathering import Turn
 from .played import Played, curvatures, directions, weighted_core
@@ -80,12 +81,9 @@ class Searched:
                 forget(turn)
         for entries in by_group((turn, turn.step) for turn in turns):
             u, params, lr = buffers(entries.states, "direction", entries.values), entries.params, entries.group["lr"]
-            torch._foreach_mul_(u, momentum)
-            torch._foreach_add_(u, entries.values, alpha=length)
             decay = shrinkage + (entries.group["weight_decay"] if self.decoupled_decay else 0.0)
-            if decay:
-                torch._foreach_mul_(params, 1 - lr * length * decay)
-            torch._foreach_add_(params, [x.to(p.dtype) for x, p in zip(u, params, strict=True)], alpha=lr)
+            roll(u, entries.values, momentum, length)
+            follow(params, u, 1 - lr * length * decay, lr)
 
     def asked(self, played: Played, clock: Clock, lr: float) -> tuple[float, float]:
         with played.watch.phase("search"):
@@ -157,6 +155,21 @@ class Searched:
         """Whether there are draws in this step, and what they show is wanted."""
         due = isinstance(self.curvature, Kronecker) and self.curvature.statistics_due(clock["step"])
         return due and self.model.calibration < 1
+
+
+@compilable(elementwise.roll)
+def roll(u: list[Tensor], steps: list[Tensor], momentum: float, length: float) -> None:
+    """u ← α₂ u + α₁ δθ."""
+    torch._foreach_mul_(u, momentum)
+    torch._foreach_add_(u, steps, alpha=length)
+
+
+@compilable(elementwise.follow)
+def follow(params: list[Tensor], u: list[Tensor], decay: float, lr: float) -> None:
+    """p ← decay·p + lr·u."""
+    if decay != 1:
+        torch._foreach_mul_(params, decay)
+    torch._foreach_add_(params, [x.to(p.dtype) for x, p in zip(u, params, strict=True)], alpha=lr)
 
 
 def forget(turn: Turn) -> None:

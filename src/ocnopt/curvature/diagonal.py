@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.compiling import compilable
+from . import elementwise
+
 State = dict[str, Any]
 Group = dict[str, Any]
 Tensors = list[Tensor]
@@ -118,10 +121,8 @@ class Adam:
 
     def denominators(self, states: Sequence[State], group: Group) -> list[Tensor | float]:
         beta2 = group["betas"][1]
-        root = torch._foreach_sqrt([state["exp_avg_sq"] for state in states])
-        torch._foreach_div_(root, [math.sqrt(1 - beta2 ** state["step"]) for state in states])
-        torch._foreach_add_(root, self.eps)
-        return [*root]
+        corrections = [math.sqrt(1 - beta2 ** state["step"]) for state in states]
+        return [*corrected_roots([state["exp_avg_sq"] for state in states], corrections, self.eps)]
 
     def apply(
         self,
@@ -133,10 +134,8 @@ class Adam:
     ) -> None:
         lr, beta1 = group["lr"], group["betas"][0]
         m = buffers(states, "exp_avg", effective)
-        torch._foreach_lerp_(m, effective, 1 - beta1)
-        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         steps = [-lr / (1 - beta1 ** state["step"]) for state in states]
-        torch._foreach_addcdiv_(params, m, tensors(denominators), steps)
+        move_by_moments(params, m, effective, tensors(denominators), 1 - beta1, 1 - lr * group["weight_decay"], steps)
 
 
 Diagonal = SGD | RMSprop | Adam
@@ -155,6 +154,32 @@ def buffers(states: Sequence[State], name: str, like: Tensors) -> Tensors:
     return [state[name] for state in states]
 
 
+@compilable(elementwise.corrected_roots)
+def corrected_roots(v: Tensors, corrections: Sequence[float], eps: float) -> Sequence[Tensor]:
+    """√v over its bias correction, plus ε."""
+    root = torch._foreach_sqrt(v)
+    torch._foreach_div_(root, corrections)
+    torch._foreach_add_(root, eps)
+    return root
+
+
+@compilable(elementwise.move_by_moments)
+def move_by_moments(
+    params: Tensors,
+    m: Tensors,
+    effective: Tensors,
+    denominators: Tensors,
+    fresh: float,
+    decay: float,
+    steps: Sequence[float],
+) -> None:
+    """m ← m + fresh (g − m), p ← decay·p + step·m/denominator."""
+    torch._foreach_lerp_(m, effective, fresh)
+    torch._foreach_mul_(params, decay)
+    torch._foreach_addcdiv_(params, m, denominators, steps)
+
+
+@compilable(elementwise.average_squares)
 def average_squares(v: Tensors, gradients: Tensors, keep: float) -> None:
     """v ← keep·v + (1 − keep)·g², at most the largest number: a finite gradient can have a square that is not."""
     torch._foreach_mul_(v, keep)

@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..core.compiling import compilable
 from ..core.protocols import MatrixPlayer, Params, masked
 from ..linalg.blocks import blockwise, is_whole, right, right_transposed
 from ..linalg.kronecker import from_basis, product, to_basis
@@ -139,13 +140,17 @@ class EigenMetric(MatrixMetric):
     @cached_property
     def D(self) -> Tensor:
         """Inverse eigenvalues of M."""
-        return self.scale / (self.S + self.damping)
+        return inverse_eigenvalues(self.S, self.damping, self.scale)
 
     def enter(self, d: Params) -> Tensor:
         return to_basis(self.player.to_matrix(d).to(self.S.dtype), self.U_A, self.U_B)
 
     def inverse(self, X: Tensor) -> Tensor:
         return X * self.D
+
+    def solve(self, d: Params) -> Params:
+        X = self.player.to_matrix(d).to(self.S.dtype)
+        return self.player.from_matrix(solve_in_basis(X, self.U_A, self.U_B, self.D))
 
     def leave(self, X: Tensor) -> Params:
         return self.player.from_matrix(from_basis(X, self.U_A, self.U_B))
@@ -155,6 +160,20 @@ class EigenMetric(MatrixMetric):
 
     def rotate_rows(self, player: MatrixPlayer, Z: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         return turned(Z, self.U_A), turned(U, self.U_B), self.D
+
+
+def inverse_eigenvalues(S: Tensor, damping: float | Tensor, scale: float | Tensor) -> Tensor:
+    """Of M, (g, n_out, n_in)."""
+    return scale / (S + damping)
+
+
+def solve_in_basis(X: Tensor, U_A: Tensor | None, U_B: Tensor | None, D: Tensor) -> Tensor:
+    """U (D ∘ UᵀX): M⁻¹ with inverse eigenvalues D, where None stands for the identity."""
+    return from_basis(to_basis(X, U_A, U_B) * D, U_A, U_B)
+
+
+inverse_eigenvalues = compilable(inverse_eigenvalues)(inverse_eigenvalues)
+solve_in_basis = compilable(solve_in_basis)(solve_in_basis)
 
 
 def seen_by(m: Sequence[Tensor | float], faint: float) -> list[Tensor | None] | None:
