@@ -24,6 +24,9 @@ from ..core.trajectory import Call, narrowed
 from ..linalg.blocks import gram, right
 from ..linalg.kronecker import to_basis
 
+CHUNK = 2**24
+"""Elements of per-sample products that are held at once, unless those of one sample are more."""
+
 
 class Evidence(NamedTuple):
     """One call's rows for statistics: Z (g, m, P, n_in), U (r, g, m, P, n_out), and what each row of U counts."""
@@ -94,9 +97,17 @@ def squared_products(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor 
 def one_sweep(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor | None) -> Tensor:
     """``squared_products`` of the calls of one sweep, which add before they are squared: their samples are the same."""
     m = min(part.Z.shape[1] for part in parts)
-    X = sum(torch.einsum("rgbpo,gbpi->rbgoi", part.U[:, :, :m], part.Z[:, :m]) for part in parts)
     weight = parts[0].weight * parts[0].Z.shape[1] / m
-    return weight * to_basis(X, U_A, U_B).square().sum((0, 1))  # type: ignore[arg-type]
+    largest = max(len(part.U) * part.Z[:, 0, 0].numel() * part.U.shape[-1] for part in parts)
+    few = max(1, CHUNK // max(1, largest))
+    some = (slice(start, min(start + few, m)) for start in range(0, m, few))
+    return weight * sum(of_samples(parts, rows, U_A, U_B) for rows in some)  # type: ignore[return-value]
+
+
+def of_samples(parts: Sequence[Evidence], rows: slice, U_A: Tensor | None, U_B: Tensor | None) -> Tensor:
+    """Σ of the squared products of these samples, in the basis."""
+    X = sum(torch.einsum("rgbpo,gbpi->rbgoi", part.U[:, :, rows], part.Z[:, rows]) for part in parts)
+    return to_basis(X, U_A, U_B).square().sum((0, 1))  # type: ignore[arg-type]
 
 
 def in_basis(X: Tensor, U: Tensor | None) -> Tensor:
