@@ -189,7 +189,7 @@ def boundary_of(
     rows = {n: slice(end - m, end) for n, end, m in zip(numbers, ends, kept, strict=True)}
     weights = torch.cat([like.new_full((m,), size / m) for m, size in zip(kept, sizes, strict=True)])
     sweeps = [capture.sweeps[n] for n in numbers]
-    batch, labels, loss = whole_step(sum(sizes), labels_of(sweeps, sizes), loss_of(sweeps), capture.ranks)
+    batch, labels, loss = whole_step(sum(sizes), *labels_and_loss(sweeps, sizes), capture.ranks)
     parts = [core_of(sweep, terminal, batch, like, m) for sweep, m in zip(sweeps, kept, strict=True)]
     return Boundary(
         torch.cat([C for C, _ in parts]),
@@ -209,16 +209,12 @@ def whole_step(batch: int, labels: int, loss: float | None, ranks: Ranks) -> tup
     return int(samples), int(counted), None if unknown else total
 
 
-def labels_of(sweeps: Sequence[Sweep], sizes: Sequence[int]) -> int:
-    """Labels of all sweeps; samples where a loss does not show any."""
+def labels_and_loss(sweeps: Sequence[Sweep], sizes: Sequence[int]) -> tuple[int, float | None]:
+    """Labels of all sweeps, samples where a loss does not show any; and the loss, where every sweep shows its own."""
     pairs = zip(sweeps, sizes, strict=True)
-    return sum(size if sweep.seen is None else sweep.seen.labels() for sweep, size in pairs)
-
-
-def loss_of(sweeps: Sequence[Sweep]) -> float | None:
-    """The loss of the step, where every sweep shows its own."""
-    seen = [sweep.seen for sweep in sweeps]
-    return None if any(s is None for s in seen) else sum(float(s.loss()) for s in seen if s is not None)
+    counted = [(size, None) if sweep.seen is None else sweep.seen.counted() for sweep, size in pairs]
+    losses = [loss for _, loss in counted if loss is not None]
+    return sum(labels for labels, _ in counted), sum(losses) if len(losses) == len(counted) else None
 
 
 def joint_rows(parts: Sequence[Tensor | None], kept: Sequence[int]) -> Tensor | None:

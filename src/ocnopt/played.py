@@ -43,6 +43,13 @@ def directions(played: Played) -> tuple[Tensor, Tensor, Tensor]:
     return b, R, torch.tril(overlap) + torch.tril(overlap, -1).T
 
 
+def on_host(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The same few numbers where plain Python reads them: host and device meet once, not for each."""
+    flat = torch.cat([x.flatten().to(torch.promote_types(x.dtype, torch.float32)) for x in tensors]).cpu()
+    parts = flat.split([x.numel() for x in tensors])
+    return tuple(part.view_as(x) for part, x in zip(parts, tensors, strict=True))
+
+
 def curvatures(played: Played, R: Tensor) -> tuple[float, float] | None:
     """Along the policy's step: Σ_i (u_iᵀ δh_i)² of draws u, and Σ_i C_i (v_iᵀ δh_i)²; None in steps without draws.
 
@@ -53,7 +60,8 @@ def curvatures(played: Played, R: Tensor) -> tuple[float, float] | None:
         return None
     along = torch.stack([part for part in drawn if part is not None]).sum(0).square()
     weight, C = played.boundary.samples.weight, weighted_core(played.boundary)[:, 0, 0]
-    return float((along if weight is None else weight * along).sum()), float((C * R[:, 0].square()).sum())
+    sums = (along if weight is None else weight * along).sum(), (C * R[:, 0].square()).sum()
+    return tuple(torch.stack([x.to(sums[0]) for x in sums]).tolist())  # type: ignore[return-value]
 
 
 def weighted_core(boundary: Boundary) -> Tensor:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from .core.bellman import Pace
 from .core.compiling import compilable
-from .core.search import Calibration, Model, Trust, bellman_quadratic
+from .core.search import Calibration, Model, Quadratic, Trust, output_curvature
 from .core.stage import inner
 from .curvature import Curvature, Kronecker, elementwise
 from .curvature.diagonal import buffers
 from .gathering import Turn
-from .played import Played, curvatures, directions, weighted_core
+from .played import Played, curvatures, directions, on_host, weighted_core
 from .updates import Clock, apply_diagonal, by_group, diagonal_of
 
 
@@ -96,9 +96,9 @@ class Searched:
         clock.update(labels=boundary.labels, shrinkage=self.model.shrinkage_of(boundary.loss))
         b, R, overlap = directions(played)
         self.calibrate(played, R[0], clock)
+        b, H, overlap = on_host(b, output_curvature(R, weighted_core(boundary), boundary.ranks), overlap)
         trust = self.trust(float(b[1]), clock)
-        damping = trust.damping * self.model.unit(clock["loss"])
-        own = bellman_quadratic(b, R, weighted_core(boundary), overlap, damping, boundary.ranks)
+        own = Quadratic(b, H + trust.damping * self.model.unit(clock["loss"]) * overlap)
         quadratic = self.model.along(own, lr)
         alpha = self.model.believable(quadratic, boundary.loss) if quadratic.is_finite() else None
         if (
@@ -134,7 +134,8 @@ class Searched:
         playing = [turn for turn in turns if turn.feedback]
         fresh = [inner(turn.step, turn.gradients) for turn in playing]
         ball = [inner(u, turn.gradients) for turn in playing if (u := self.previous(turn)) is not None]
-        return float(torch.stack(fresh).sum()), float(torch.stack(ball).sum()) if ball else 0.0
+        sums = torch.stack([torch.stack(x).sum() if x else torch.zeros_like(fresh[0]) for x in (fresh, ball)])
+        return tuple(sums.tolist())  # type: ignore[return-value]
 
     def calibrate(self, played: Played, R: Tensor, clock: Clock) -> None:
         """Learn from the draws of a step that gathers statistics how much curvature C leaves out."""

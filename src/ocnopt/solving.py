@@ -97,9 +97,7 @@ class Solver:
             turn.step = ()
         playing = [turn for turn in turns if turn.feedback]
         played = None if boundary is None else self.play(playing, boundary, clock)
-        for turn in turns:
-            if not turn.step:
-                self.settle(turn)
+        self.settle([turn for turn in turns if not turn.step])
         return played
 
     def decay(self, turns: Sequence[Turn]) -> None:
@@ -173,15 +171,16 @@ class Solver:
         limits = Saturation(self.saturation, boundary.coordinates, samples.weight)
         problem = Problem(joint, self.value, C, self.method.pace(clock, turns[0].groups[0]["lr"]), limits)
         gains, steps = self.policy(problem) if self.feedback else ((), open_loop(joint))
-        if not are_finite([d for step in steps for d in step.step]):
+        # All together first: each look waits for the device.
+        sound = are_finite([x for step in steps for x in step.tensors])
+        if not (sound or are_finite([d for step in steps for d in step.step])):
             self.tally["feedback not finite"] += 1
             gains, steps = (), open_loop(joint)
         self.watch.proposed(problem, sides, gains, steps)
         share_out(dict(zip(stages, ordered, strict=True)), sides, steps, boundary.name)
-        # All together first: each look waits for the device.
-        sound = are_finite([x for step in steps for x in step.tensors])
-        finite = steps if sound else [self.finite_or_none(*pair) for pair in zip(steps, sides, strict=True)]
-        return Played(joint, finite, boundary, self.tally, self.watch)
+        if not sound:
+            steps = [self.finite_or_none(*pair) for pair in zip(steps, sides, strict=True)]
+        return Played(joint, steps, boundary, self.tally, self.watch)
 
     def finite_or_none(self, step: Step, side: Side) -> Step:
         """The step; none where it is not finite in the open loop either, as after a gradient near overflow."""
@@ -207,16 +206,20 @@ class Solver:
         with self.watch.phase("forward pass"):
             steps = self.rollout.steps(problem, gains)
         limits = problem.saturation
-        self.tally["feedback weights held"] += int(limits.hits)
-        self.tally["feedback weights negative"] += int(limits.negative)
+        held, negative = limits.counts()
+        self.tally["feedback weights held"] += held
+        self.tally["feedback weights negative"] += negative
         return gains, steps
 
-    def settle(self, turn: Turn) -> None:
-        """The effective gradient and the step of a turn that did not play: the open loop's."""
-        turn.effective = turn.gradients
-        if turn.kronecker or (turn.feedback and self.method.steers(turn)):
-            step = minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]
-            turn.step = step if are_finite(step) else zeros(step)
+    def settle(self, turns: Sequence[Turn]) -> None:
+        """The effective gradients and the steps of turns that did not play: the open loop's."""
+        for turn in turns:
+            turn.effective = turn.gradients
+            if turn.kronecker or (turn.feedback and self.method.steers(turn)):
+                turn.step = minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]
+        if not are_finite([d for turn in turns for d in turn.step]):
+            for turn in turns:
+                turn.step = turn.step if are_finite(turn.step) else zeros(turn.step)
 
 
 def calibrated(boundary: Boundary | None, clock: Clock) -> Boundary | None:

@@ -77,6 +77,13 @@ class Saturation:
         if self.coordinates is None:
             self.negative = self.negative + ((c < 0) & (share > 1)).sum()
 
+    def counts(self) -> tuple[int, int]:
+        """``hits`` and ``negative`` as plain numbers."""
+        both = (self.hits, self.negative)
+        like = next((x for x in both if isinstance(x, Tensor)), torch.zeros((), dtype=torch.long))
+        hits, negative = torch.stack([like.new_full((), x) if isinstance(x, int) else x for x in both]).tolist()
+        return hits, negative
+
 
 def lengths(c: Tensor) -> Tensor:
     """‖c_i‖ of every sample, (N, 1)."""

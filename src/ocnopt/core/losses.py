@@ -61,13 +61,11 @@ class SoftmaxCrossEntropy:
         mean = (share * ratio).sum(1) / share.sum(1).clamp(min=tiny)
         return mean.clamp(min=1.0)
 
-    def labels(self) -> int:
-        """How many labels there are, those that are ignored left out."""
-        return int((self.s > 0).sum())
-
-    def loss(self) -> Tensor:
-        """The cross-entropy Σ s t·(−log p), one number."""
-        return (self.s * self.t * -self.p.clamp(min=torch.finfo(self.p.dtype).tiny).log()).sum()
+    def counted(self) -> tuple[int, float]:
+        """How many labels there are, those that are ignored left out, and the cross-entropy Σ s t·(−log p)."""
+        loss = (self.s * self.t * -self.p.clamp(min=torch.finfo(self.p.dtype).tiny).log()).sum()
+        labels, found = torch.stack([(self.s > 0).sum().to(loss), loss]).tolist()
+        return int(labels), found
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """A column u = √s (p − e_y) with y drawn from p, shaped like the output: E[u uᵀ] = H."""
@@ -113,7 +111,8 @@ def of_labels(h: Tensor, v: Tensor, tolerance: float) -> SoftmaxCrossEntropy | N
     s = (v.masked_fill(t.bool(), 0).sum(1, keepdim=True) / rest_of(p, t)).nan_to_num(posinf=0.0)
     s = torch.where(rest > 1e-6, s, s.amax())
     s = s * (v != 0).any(1, keepdim=True)
-    return SoftmaxCrossEntropy(p, t, s) if explains(s * (p - t), v, tolerance) and bool((s >= 0).all()) else None
+    found = explains(s * (p - t), v, tolerance) & (s >= 0).all()
+    return SoftmaxCrossEntropy(p, t, s) if bool(found) else None
 
 
 def rest_of(p: Tensor, t: Tensor) -> Tensor:
@@ -138,14 +137,15 @@ def of_log_softmax(h: Tensor, v: Tensor, tolerance: float) -> SoftmaxCrossEntrop
     normalised = (p.sum(1) - 1).abs().max() <= tolerance
     t = (v < 0).to(p.dtype)
     s = -v.sum(1, keepdim=True)
-    if not bool(normalised) or not bool((t.sum(1) <= 1).all()) or not explains(-s * t, v, tolerance):
+    if not bool(normalised & (t.sum(1) <= 1).all() & explains(-s * t, v, tolerance)):
         return None
     return SoftmaxCrossEntropy(p, t, s, logits=False)
 
 
-def explains(expected: Tensor, v: Tensor, tolerance: float) -> bool:
+def explains(expected: Tensor, v: Tensor, tolerance: float) -> Tensor:
     """Whether ‖expected − v‖ ≤ tolerance·‖v‖, for a v that is finite and not zero."""
-    return bool((expected - v).norm() <= tolerance * v.norm()) and bool(v.norm() > 0)
+    length = v.norm()
+    return ((expected - v).norm() <= tolerance * length) & (length > 0)
 
 
 def moved_back(seen: SoftmaxCrossEntropy) -> SoftmaxCrossEntropy:

@@ -87,9 +87,14 @@ def bellman_quadratic(
     b: (m,). R: (m, N, r) responses. C: (N, r, r) terminal core, each row weighted by the samples it
     stands for. overlap: DᵀD, (m, m).
     """
+    return Quadratic(b, output_curvature(R, C, ranks) + damping * overlap)
+
+
+def output_curvature(R: Tensor, C: Tensor, ranks: Ranks = ALONE) -> Tensor:
+    """Rᵀ C R along m directions, (m, m), from the samples of all ranks."""
     R = R.to(C)
     (curvature,) = ranks.total(torch.einsum("anr,nrs,bns->ab", R, C, R))
-    return Quadratic(b, curvature + damping * overlap)
+    return curvature
 
 
 @dataclass(frozen=True)
