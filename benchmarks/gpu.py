@@ -149,16 +149,23 @@ class Gpu:
     def run(self, console: Console) -> int:
         if not torch.cuda.is_available():
             raise LabError("There is no CUDA device here, and this script measures nothing else.")
-        tables = {(w, p): self.measured(console, w, p) for w in self.workloads for p in self.precisions}
+        tables: dict[tuple[str, str], list[Row]] = {}
+        for name in self.workloads:
+            for precision in self.precisions:
+                tables[name, precision] = self.measured(console, name, precision)
+                self.keep(tables)
+        return 0
+
+    def keep(self, tables: dict[tuple[str, str], list[Row]]) -> None:
+        """What there is so far, in the folder and on the page."""
         text = "\n\n".join([circumstances(self), *(table(*key, rows) for key, rows in tables.items())])
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
-        found = {f"{w} {p}": [vars(row) for row in rows] for (w, p), rows in tables.items()}
+        found = {f"{name} {precision}": [vars(row) for row in rows] for (name, precision), rows in tables.items()}
         write_json(self.out / "results.json", {"environment": describe(), "rows": found})
         (self.out / "results.md").write_text(text)
         if self.write:
             insert(self.write, "gpu", text)
-        return 0
 
     def measured(self, console: Console, name: str, precision: str) -> list[Row]:
         """Memory of each optimizer by itself, then the times of all in turn."""

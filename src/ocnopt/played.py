@@ -61,7 +61,7 @@ def curvatures(played: Played, R: Tensor) -> tuple[float, float] | None:
     along = torch.stack([part for part in drawn if part is not None]).sum(0).square()
     weight, C = played.boundary.samples.weight, weighted_core(played.boundary)[:, 0, 0]
     sums = (along if weight is None else weight * along).sum(), (C * R[:, 0].square()).sum()
-    return tuple(torch.stack([x.to(sums[0]) for x in sums]).tolist())  # type: ignore[return-value]
+    return tuple(torch.stack([x.to(sums[0]) for x in sums]).tolist())
 
 
 def weighted_core(boundary: Boundary) -> Tensor:

@@ -135,7 +135,7 @@ class Searched:
         fresh = [inner(turn.step, turn.gradients) for turn in playing]
         ball = [inner(u, turn.gradients) for turn in playing if (u := self.previous(turn)) is not None]
         sums = torch.stack([torch.stack(x).sum() if x else torch.zeros_like(fresh[0]) for x in (fresh, ball)])
-        return tuple(sums.tolist())  # type: ignore[return-value]
+        return tuple(sums.tolist())
 
     def calibrate(self, played: Played, R: Tensor, clock: Clock) -> None:
         """Learn from the draws of a step that gathers statistics how much curvature C leaves out."""

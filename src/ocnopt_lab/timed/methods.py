@@ -18,8 +18,8 @@ from .fit import Fit
 
 Method = Callable[[Fit, Clock], Iterator[None]]
 
-COUPLED_BATCH = 512
-"""Samples of a coupled step on a part: its curvature is theirs alone."""
+COUPLED_BATCH, ROWS = 1024, 4096
+"""Samples of a coupled step on a part, whose curvature is theirs alone, and the most rows: samples times outputs."""
 ADAM_SHARE = 0.5
 """Of the seconds, before L-BFGS takes over."""
 
@@ -44,8 +44,10 @@ def coupled(fit: Fit, clock: Clock) -> Iterator[None]:
 
 
 def stochastic(fit: Fit, clock: Clock) -> Iterator[None]:
-    """Parts of the samples: coupled, each step judged by the next part."""
+    """Parts of the samples: coupled, each step judged by the next part; in the second half the steps shrink to none."""
     optimizer = OCNOpt(fit.model, curvature="sgd", value="coupled", search="stochastic-levenberg-marquardt")
+    batch = min(COUPLED_BATCH, ROWS // fit.targets[0].numel())
+    (group,) = optimizer.param_groups
 
     def closure(rows: Tensor | None) -> Tensor:
         optimizer.zero_grad()
@@ -53,7 +55,8 @@ def stochastic(fit: Fit, clock: Clock) -> Iterator[None]:
         optimizer.backward(loss, output)
         return loss
 
-    for rows in replace(fit, batch=COUPLED_BATCH).batches():
+    for rows in replace(fit, batch=batch).batches():
+        group["lr"] = min(1.0, 2 * max(0.005, 1 - clock.share))
         optimizer.step(partial(closure, rows))
         yield
 
