@@ -1,4 +1,4 @@
-"""A step on a CUDA device against torch's AdamW: ResNet-18 on images of 32x32, and a Transformer of ten million weights.
+"""A step on a CUDA device against AdamW: ResNet-18 on images of 32x32, and a Transformer of ten million weights.
 
     python benchmarks/gpu.py --write docs/benchmarks.md
 
@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from ocnopt import OCNOpt
 from ocnopt_lab.errors import LabError, exit_code, writing
-from ocnopt_lab.problems.language import transformer
+from ocnopt_lab.problems.language import Transformers
 from ocnopt_lab.problems.residual import resnet18
 from ocnopt_lab.runs.environment import describe
 from ocnopt_lab.runs.folder import write_json
@@ -70,7 +70,7 @@ WORKLOADS = {
     ),
     "transformer": Workload(
         f"Transformer, 4 blocks of width 448 (9.8 million weights), 64 windows of {WINDOW} characters",
-        lambda: transformer(448, 4, 7)((WINDOW,), CHARACTERS),
+        lambda: Transformers(448, 4, 7)((WINDOW,), CHARACTERS),
         lambda: torch.randint(CHARACTERS, (64, WINDOW)),
         lambda: torch.randint(CHARACTERS, (64, WINDOW)),
     ),

@@ -15,7 +15,7 @@ from .core.joint import joint_steps
 from .core.policy import Step, open_loop
 from .core.ranks import ALONE, Ranks
 from .core.rollout import Linear, Rollout
-from .core.stage import Stage, minus
+from .core.stage import Stage, minus, zeros
 from .core.terminal import Terminal
 from .core.value import Value
 from .curvature import Kronecker
@@ -252,10 +252,6 @@ def tensors_of(states: Iterable[dict[str, Any]]) -> Iterator[Tensor]:
             yield from tensors_of([x])
         elif isinstance(x, Tensor) and x.is_floating_point():
             yield x
-
-
-def zeros(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(torch.zeros_like(x) for x in tensors)
 
 
 def plainly(turns: Sequence[Turn]) -> torch.autocast:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,9 +30,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+EIGENBASES = ("default", "nonlinear", "off")
+"""With EKFAC a second step depends on eigenvectors that two libraries choose differently where eigenvalues are equal:
+on the processor alone, inputs that differ by 1e-13 lead to steps that differ by 5e-4."""
+
+
 def network() -> nn.Module:
+    """Without batch norm, behind which a bias moves by rounding alone under diagonal metrics."""
     torch.manual_seed(0)
-    convolutions = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, stride=2)
+    convolutions = nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 6, 3, stride=2)
     return nn.Sequential(*convolutions, nn.Tanh(), nn.Flatten(), nn.Linear(54, 10), nn.Tanh(), nn.Linear(10, 3))
 
 
@@ -41,34 +48,32 @@ def batch(step: int) -> tuple[Tensor, Tensor]:
 
 
 def steps(model: nn.Module, options: dict[str, Any], device: str, count: int = 4) -> nn.Module:
-    """The model after so many steps; labels are given, as the generators of two devices draw different ones."""
+    """The model after so many steps. What is drawn is drawn on the processor, and so the same for both."""
     model = copy.deepcopy(model).double().to(device)
     optimizer = OCNOpt(model, **options)
-    if hasattr(optimizer.curvature, "fisher"):
-        optimizer.curvature = type(optimizer.curvature)(fisher="given")
-        optimizer.plan()
+
+    def closure(x: Tensor, y: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        output = model(x)
+        loss = F.cross_entropy(output, y)
+        optimizer.backward(loss, output)
+        return loss
+
     for step in range(count):
-        x, y = (t.to(device) for t in batch(0 if optimizer.defaults.get("closure") else step))
-
-        def closure(x: Tensor = x.double(), y: Tensor = y) -> Tensor:
-            optimizer.zero_grad()
-            output = model(x)
-            loss = F.cross_entropy(output, y)
-            optimizer.backward(loss, output)
-            return loss
-
-        optimizer.step(closure)
+        x, y = batch(step)
+        optimizer.step(partial(closure, x.double().to(device), y.to(device)))
     return model.cpu()
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_device_takes_the_steps_of_the_processor(name: str) -> None:
     model = network()
-    here, there = (steps(model, OPTIONS[name], device) for device in ("cpu", "cuda"))
+    count = 1 if name in EIGENBASES else 4
+    here, there = (steps(model, OPTIONS[name], device, count) for device in ("cpu", "cuda"))
     start = model.double()
     for (label, a), b, p in zip(here.named_parameters(), there.parameters(), start.parameters(), strict=True):
-        assert (a - b).norm() <= 1e-6 * (a - p).norm() + 1e-12, label
-        assert (a - p).norm() > 0 or label in ("0.bias",), label
+        assert (a - b).norm() <= 1e-6 * (a - p).norm(), label
+        assert (a - p).norm() > 0, label
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
@@ -131,5 +136,4 @@ def test_host_and_device_meet_a_bounded_number_of_times(options: dict[str, Any])
         finally:
             torch.cuda.set_sync_debug_mode("default")
         counts.append(sum("synchronizing" in str(w.message) for w in heard))
-    print(counts)
     assert min(counts) <= (2 if options else 12), counts

@@ -197,6 +197,11 @@ def minus(x: Params) -> Params:
     return tuple(-a for a in x)
 
 
+def zeros(x: Sequence[Tensor]) -> Params:
+    """0, parameter by parameter."""
+    return tuple(torch.zeros_like(a) for a in x)
+
+
 def inner(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
     """⟨x, y⟩ over all parameters of a stage."""
     return torch.stack([dot(a, b) for a, b in zip(x, y, strict=True)]).sum()
