@@ -30,11 +30,9 @@ from ocnopt_lab.runs.environment import describe
 from ocnopt_lab.runs.folder import write_json
 from ocnopt_lab.timed import Clock, Mark, train
 from ocnopt_lab.timed.curves import draw_curves
-from ocnopt_lab.timed.methods import Method, adam, coupled, ekfac, lbfgs, stochastic, then_lbfgs
+from ocnopt_lab.timed.methods import ROWS, Method, adam, coupled, ekfac, lbfgs, stochastic, then_lbfgs
 from ocnopt_lab.timed.trial import trial
 
-ROWS = 4096
-"""Samples times outputs up to which coupled steps take all of them."""
 PROBLEMS = (
     *(f"function-{name}{suffix}" for suffix in ("", "-noisy") for name in FUNCTIONS),
     *(f"uci-{name}" for name in NAMES),

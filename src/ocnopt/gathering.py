@@ -16,7 +16,7 @@ from .core.protocols import Params
 from .core.ranks import ALONE, Ranks
 from .core.stage import Metric, Samples, Stage
 from .core.terminal import Auto, Terminal
-from .core.trajectory import Call, Sweep, narrowed
+from .core.trajectory import Call, Sweep
 from .curvature.factors import Evidence
 from .players import Refusal
 from .players.base import ModulePlayer
@@ -236,7 +236,7 @@ def stage_of(turn: Turn, boundary: Boundary, samples: Samples) -> Stage:
     """The turn as the passes see it."""
     rows, player = boundary.samples.rows, turn.player
     assert player is not None
-    calls = [c if player.whole else narrowed(c, rows[c.sweep].stop - rows[c.sweep].start) for c in turn.calls]
+    calls = [player.head(c, rows[c.sweep].stop - rows[c.sweep].start) for c in turn.calls]
     return Stage(
         player,  # type: ignore[arg-type]
         turn.metric,  # type: ignore[arg-type]

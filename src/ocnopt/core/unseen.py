@@ -54,7 +54,7 @@ class StochasticLevenbergMarquardt:
     worst: by which factor the loss of a batch may have grown over the step before; one that did worse is undone.
     """
 
-    start: float = 1e-2
+    start: float = 1.0
     shrink: float = 0.9
     grow: float = 1.2
     low: float = 0.0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ocnopt.core.protocols import Params
-from ocnopt.core.trajectory import Call
+from ocnopt.core.trajectory import Call, narrowed
 
 
 class ModulePlayer:
@@ -60,6 +60,10 @@ class ModulePlayer:
     @property
     def dtype(self) -> torch.dtype:
         return torch.promote_types(self.module._parameters[self.names[0]].dtype, torch.float32)
+
+    def head(self, call: Call, m: int) -> Call:
+        """The call with its first m samples, where those are all that their own outputs depend on."""
+        return call if self.whole else narrowed(call, m)
 
     def received(self, call: Call) -> Tensor:
         """The tensor that entered, (B, ...), also where the module was called by keyword."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ocnopt.core.protocols import Params
-from ocnopt.core.trajectory import Call
+from ocnopt.core.trajectory import Call, narrowed
 
 from .base import ModulePlayer
 
@@ -90,9 +91,24 @@ class BatchNormPlayer(_ChannelPlayer):
 
     whole = True
 
+    def head(self, call: Call, m: int) -> Call:
+        """The first m samples, and the statistics of all: nothing else of the others is in ẑ."""
+        part = narrowed(call, m)
+        part.memo["statistics"] = self.statistics(call)
+        return part
+
     def standardised(self, call: Call) -> Tensor:
-        norm, z = self.module, self.z(call)
+        return F.batch_norm(self.z(call), *self.statistics(call), training=False, eps=self.module.eps)
+
+    def statistics(self, call: Call) -> tuple[Tensor, Tensor]:
+        """Mean and variance of every channel, (c,) each; read off a call once."""
+        if "statistics" not in call.memo:
+            call.memo["statistics"] = self._statistics(self.z(call))
+        return call.memo["statistics"]
+
+    def _statistics(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self.module
         if norm.training or norm.running_mean is None:
-            return F.batch_norm(z, None, None, training=True, eps=norm.eps)
-        mean, var = norm.running_mean.to(z.dtype), norm.running_var.to(z.dtype)
-        return F.batch_norm(z, mean, var, training=False, eps=norm.eps)
+            var, mean = torch.var_mean(z, self.shared(z.ndim), correction=0)
+            return mean, var
+        return norm.running_mean.to(z.dtype), norm.running_var.to(z.dtype)

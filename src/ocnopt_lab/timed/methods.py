@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ocnopt import OCNOpt
 from ocnopt.core.acceptance import LevenbergMarquardt
+from ocnopt.core.unseen import StochasticLevenbergMarquardt
 
 from .clock import Clock
 from .fit import Fit
@@ -20,6 +21,8 @@ Method = Callable[[Fit, Clock], Iterator[None]]
 
 COUPLED_BATCH, ROWS = 1024, 4096
 """Samples of a coupled step on a part, whose curvature is theirs alone, and the most rows: samples times outputs."""
+DAMPING = 1e-2
+"""λ of the first of them: a hundred steps are too few to come down from 1. On batches as large it does no harm."""
 ADAM_SHARE = 0.5
 """Of the seconds, before L-BFGS takes over."""
 
@@ -45,7 +48,8 @@ def coupled(fit: Fit, clock: Clock) -> Iterator[None]:
 
 def stochastic(fit: Fit, clock: Clock) -> Iterator[None]:
     """Parts of the samples: coupled, each step judged by the next part; in the second half the steps shrink to none."""
-    optimizer = OCNOpt(fit.model, curvature="sgd", value="coupled", search="stochastic-levenberg-marquardt")
+    search = StochasticLevenbergMarquardt(start=DAMPING)
+    optimizer = OCNOpt(fit.model, curvature="sgd", value="coupled", search=search)
     batch = min(COUPLED_BATCH, ROWS // fit.targets[0].numel())
     (group,) = optimizer.param_groups
 
