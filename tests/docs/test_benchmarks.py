@@ -9,10 +9,12 @@ from pathlib import Path
 from unittest import mock
 
 import coalitions
+import gpu
 import profile_page
 import pytest
 from coalitions import Coalitions, compared
 from disturbance import Disturbance
+from gpu_steps import BASELINE, Row
 from pages import insert
 from rich.console import Console
 from tables import page, verdict
@@ -147,3 +149,16 @@ def test_studies_of_disturbances_have_a_line_per_rate() -> None:
     bench = Disturbance(lrs=(0.1, 0.2))
     methods = {name: [result(name, 0, 0.5, 0.9)] for name in bench.methods()}
     assert bench.table(methods).splitlines()[2] == "| 0.1 | 0.5000 (0.5000) | 0.5000 (0.5000) |"
+
+
+def test_times_of_a_device_are_told_as_ratios_to_adamw() -> None:
+    rows = [Row(BASELINE, [4.0, 2.0, 3.0], 100.0, 0.0), Row("ours", [6.0, 4.0, 4.5], 110.0, 5.0)]
+    text = gpu.table("resnet18", "bfloat16", rows)
+    assert "| ours | 4.50 | 1.50 | 110 | 1.10 | 5.0 |" in text
+    assert text.startswith("**ResNet-18, 512 images of 3x32x32, bfloat16**")
+
+
+@pytest.mark.skipif(gpu.torch.cuda.is_available(), reason="of machines without a CUDA device")
+def test_without_a_device_nothing_is_timed(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="no CUDA device"):
+        gpu.Gpu(out=tmp_path).run(Console())
