@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -25,9 +24,10 @@ from rich.markdown import Markdown
 from ocnopt_lab.errors import exit_code, writing
 from ocnopt_lab.optimizers import OptimizerConfig
 from ocnopt_lab.problems import get
+from ocnopt_lab.profiling.timing import endless
 from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.session import build_trainer
-from ocnopt_lab.runs.trainer import StepResult, Trainer
+from ocnopt_lab.runs.trainer import Trainer
 
 WARM = 5
 """Steps at the beginning, all of which gather statistics."""
@@ -101,11 +101,6 @@ class ContinuousCost:
             "five steps: medians, and ratios of medians and of means; these hold the steps that gather statistics."
         )
         return f"{note}\n\n" + "\n".join(lines) + "\n"
-
-
-def endless(trainer: Trainer) -> Iterator[StepResult]:
-    while True:
-        yield from trainer.epoch()
 
 
 if __name__ == "__main__":

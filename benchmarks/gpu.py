@@ -23,6 +23,9 @@ from rich.markdown import Markdown
 from ocnopt_lab.errors import LabError, exit_code, writing
 from ocnopt_lab.runs.environment import describe
 from ocnopt_lab.runs.folder import write_json
+from ocnopt_lab.runs.memory import DeviceMemory
+
+DEVICE = torch.device("cuda")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Gpu:
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
         found = {f"{name} {precision}": [vars(row) for row in rows] for (name, precision), rows in tables.items()}
-        write_json(self.out / "results.json", {"environment": describe(), "rows": found})
+        write_json(self.out / "results.json", {"environment": describe(DEVICE), "rows": found})
         (self.out / "results.md").write_text(text)
         if self.write:
             insert(self.write, "gpu", text)
@@ -80,17 +83,18 @@ class Gpu:
     def alone(self, workload: Workload, make: Make, precision: str) -> tuple[float, float]:
         """Peak megabytes allocated, and how often host and device meet in a step."""
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        memory = DeviceMemory(DEVICE)
+        memory.resume()
         training = Training(workload, make, precision)
         training.block(self.steps + 2)
         meetings = training.meetings(self.steps)
-        return (torch.cuda.max_memory_allocated() - before) / 1e6, meetings
+        memory.pause()
+        return memory.growth, meetings
 
 
 def circumstances(study: Gpu) -> str:
-    found = describe()
-    told = f"{torch.cuda.get_device_name()}, {found['cpu']}; Python {found['python']}, torch {found['torch']}"
+    found = describe(DEVICE)
+    told = f"{found['device']}, {found['cpu']}; Python {found['python']}, torch {found['torch']}"
     blocks = f"medians of {study.rounds} blocks of {study.steps} steps after {study.warmup}"
     return f"{told}, ocnopt {found['ocnopt']}; {blocks}, of all optimizers in turn."
 

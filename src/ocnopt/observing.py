@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -113,7 +114,23 @@ class Watch(Blind):
         return flat | self.stopwatch.shares()
 
 
-class Stopwatch:
+class Switch(ABC):
+    """Something is in one phase at a time, and phases may lie inside others."""
+
+    @abstractmethod
+    def switch(self, name: str) -> str:
+        """From now on it is the phase ``name``; the one before."""
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        before = self.switch(name)
+        try:
+            yield
+        finally:
+            self.switch(before)
+
+
+class Stopwatch(Switch):
     """Seconds by phase, each without those of the phases inside it.
 
     devices: that are waited for at every switch, since they work on while Python goes ahead.
@@ -138,14 +155,6 @@ class Stopwatch:
         self.seconds[self.name] += now - self.since  # type: ignore[assignment]
         before, self.name, self.since = self.name, name, now
         return before
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        before = self.switch(name)
-        try:
-            yield
-        finally:
-            self.switch(before)
 
     def shares(self) -> dict[str, float]:
         """Share of every phase in the whole, and the whole in seconds; that of the observer is no part of it."""

@@ -60,8 +60,8 @@ def curvatures(played: Played, R: Tensor) -> tuple[float, float] | None:
         return None
     along = torch.stack([part for part in drawn if part is not None]).sum(0).square()
     weight, C = played.boundary.samples.weight, weighted_core(played.boundary)[:, 0, 0]
-    sums = (along if weight is None else weight * along).sum(), (C * R[:, 0].square()).sum()
-    return tuple(torch.stack([x.to(sums[0]) for x in sums]).tolist())
+    measured, modelled = on_host((along if weight is None else weight * along).sum(), (C * R[:, 0].square()).sum())
+    return float(measured), float(modelled)
 
 
 def weighted_core(boundary: Boundary) -> Tensor:

@@ -101,9 +101,7 @@ class Searched:
         own = Quadratic(b, H + trust.damping * self.model.unit(clock["loss"]) * overlap)
         quadratic = self.model.along(own, lr)
         alpha = self.model.believable(quadratic, boundary.loss) if quadratic.is_finite() else None
-        if (
-            alpha is None or not (predicted := quadratic.value(alpha)).isfinite()
-        ):  # finite parts may overflow in the sum
+        if alpha is None or not (predicted := quadratic.value(alpha)).isfinite():  # the sum of finite parts may not be
             played.tally["search not finite"] += 1
             clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=0.0, predicted=0.0)
             return 0.0, 0.0

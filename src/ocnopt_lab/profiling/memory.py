@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import deque
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 
 from ocnopt_lab.errors import FAILED, LabError
+from ocnopt_lab.profiling.phases import take
 from ocnopt_lab.profiling.sizes import Size, trainer_of
 from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.memory import memory_on
@@ -43,7 +42,7 @@ def _measure_here(config: RunConfig, size: Size, steps: int) -> Memory:
     _plain_pass(trainer)
     memory = memory_on(trainer.device)
     memory.resume()
-    deque(islice(trainer.epoch(), steps), maxlen=0)
+    take(trainer.epoch(), steps)
     memory.pause()
     return Memory(memory.peak, memory.growth)
 

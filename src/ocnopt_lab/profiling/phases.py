@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -12,11 +11,11 @@ import numpy as np
 from torch import Tensor
 
 from ocnopt import OCNOpt
-from ocnopt.observing import REST, Blind
+from ocnopt.observing import REST, Blind, Switch
 from ocnopt_lab.data import Dataset
 from ocnopt_lab.problems import Problem
 from ocnopt_lab.profiling.clocks import clock_on
-from ocnopt_lab.profiling.timing import endless
+from ocnopt_lab.profiling.timing import endless, interleaved
 from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.trainer import Trainer
 
@@ -43,7 +42,7 @@ class Idle:
         pass
 
 
-class Phases(Blind):
+class Phases(Switch, Blind):
     """Follows a step and has the meter charge each phase with what happens in it, those inside it left out."""
 
     def __init__(self) -> None:
@@ -55,14 +54,6 @@ class Phases(Blind):
         self.meter.charge(self.name)
         before, self.name = self.name, name
         return before
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        before = self.switch(name)
-        try:
-            yield
-        finally:
-            self.switch(before)
 
     @contextmanager
     def timing(self) -> Iterator[None]:
@@ -110,15 +101,11 @@ def phase_seconds(
     """
     runs = {name: endless(trainer) for name, trainer in trainers.items()}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in trainers}
-    order, shuffle = list(trainers), random.Random(0)
-    for _ in range(rounds):
-        shuffle.shuffle(order)
-        for name in order:
-            clock = clock_on(trainers[name].device)
-            with trainers[name].phases.metered(clock):
-                take(runs[name], steps)
-            found[name].append({phase: x / steps for phase, x in clock.seconds().items() if phase != OUTSIDE})
-        after_round()
+    for name in interleaved(list(trainers), rounds, after_round):
+        clock = clock_on(trainers[name].device)
+        with trainers[name].phases.metered(clock):
+            take(runs[name], steps)
+        found[name].append({phase: x / steps for phase, x in clock.seconds().items() if phase != OUTSIDE})
     return {name: medians(blocks) for name, blocks in found.items()}
 
 

@@ -47,14 +47,19 @@ def time_blocks(
     runs = {name: endless(trainer) for name, trainer in trainers.items()}
     for run in runs.values():
         _block(run, plan.warmup)
-    order, shuffle = list(runs), random.Random(0)
     blocks: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(plan.rounds):
-        shuffle.shuffle(order)
-        for name in order:
-            blocks[name].append(_block(runs[name], plan.steps))
-        after_round()
+    for name in interleaved(list(runs), plan.rounds, after_round):
+        blocks[name].append(_block(runs[name], plan.steps))
     return {name: np.array(means) for name, means in blocks.items()}
+
+
+def interleaved(names: list[str], rounds: int, after_round: Callable[[], None]) -> Iterator[str]:
+    """All names in each round, in random order."""
+    shuffle = random.Random(0)
+    for _ in range(rounds):
+        shuffle.shuffle(names)
+        yield from names
+        after_round()
 
 
 def endless(trainer: Trainer) -> Iterator[StepResult]:

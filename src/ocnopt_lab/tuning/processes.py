@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ocnopt_lab.timed.methods import adam
 from ocnopt_lab.tuning.cases import Case
 from ocnopt_lab.tuning.search import Candidate, Search
 
@@ -25,7 +24,7 @@ class Reference:
     lr: float
 
     def do(self) -> None:
-        self.search.measured(f"adam-{self.lr:g}", adam(self.lr), self.case)
+        self.search.adam(self.lr, self.case)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,10 @@ class Search:
 
     def adams(self, case: Case) -> list[Outcome]:
         """At every rate."""
-        return [self.measured(f"adam-{lr:g}", adam(lr), case) for lr in self.settings.lrs]
+        return [self.adam(lr, case) for lr in self.settings.lrs]
+
+    def adam(self, lr: float, case: Case) -> Outcome:
+        return self.measured(f"adam-{lr:g}", adam(lr), case)
 
     def reference(self, case: Case) -> float:
         """The lowest training loss of Adam."""
