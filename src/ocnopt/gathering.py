@@ -38,6 +38,7 @@ class Turn:
     rests: whether its group's period lets it move in another step only; its statistics are gathered all the same.
     shares: the stage that it shares with others, as the paths of all of them.
     evidence: the rows that its Kronecker statistics have seen in this step.
+    denominators: of its diagonal metric, for each parameter; empty where nobody has asked for them.
     effective: −M δθ.  step: δθ.  Both are filled in by the passes.
     """
 
@@ -58,6 +59,7 @@ class Turn:
     rests: bool = False
     shares: str = ""
     evidence: list[Evidence] = field(default_factory=list)
+    denominators: Sequence[Tensor | float] = ()
     effective: Sequence[Tensor] = ()
     step: Params = ()
 
@@ -105,12 +107,12 @@ def finite(loss: Any, gradients: Sequence[Tensor]) -> bool:
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all entries are finite. A sum is, only if all of its terms are; it may overflow where no entry does."""
+    """Whether all entries are finite. A norm is, only if all of them are; it may overflow where no entry does."""
     filled = [x for x in tensors if x.numel()]
     if not filled:
         return True
-    sums = [x.sum(dtype=torch.promote_types(x.dtype, torch.float32)).to(filled[0].device) for x in filled]
-    return bool(torch.stack(sums).sum().isfinite()) or all(bool(x.isfinite().all()) for x in filled)
+    norms = [x.to(filled[0].device, torch.float32) for x in torch._foreach_norm(filled)]
+    return bool(torch.stack(norms).sum().isfinite()) or all(bool(x.isfinite().all()) for x in filled)
 
 
 def require_core(turns: Sequence[Turn], capture: Capture, terminal: Terminal) -> None:

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from .core.ranks import ALONE, Ranks
 from .curvature import Diagonal, Kronecker
-from .curvature.metrics import DiagonalMetric
 from .curvature.splitting import Splitting
 from .game.play import Game
 from .gathering import Turn
@@ -24,10 +25,13 @@ def measure_diagonals(rule: Diagonal, turns: Sequence[Turn]) -> None:
         rule.statistics(entries.values, entries.states, entries.group)
 
 
-def diagonal_metric(rule: Diagonal, turn: Turn, scale: Sequence[float]) -> DiagonalMetric:
-    """The metric of a turn from its second moments."""
-    pairs = zip(turn.states, turn.groups, strict=True)
-    return DiagonalMetric([rule.denominators([state], group)[0] for state, group in pairs], scale)
+def give_denominators(rule: Diagonal, turns: Sequence[Turn]) -> None:
+    """What the diagonal metrics of the turns are made of, and the rule divides by when it moves them."""
+    found: dict[int, Tensor | float] = {}
+    for entries in by_group((turn, turn.params) for turn in turns):
+        found |= zip(map(id, entries.params), rule.denominators(entries.states, entries.group), strict=True)
+    for turn in turns:
+        turn.denominators = [found[id(p)] for p in turn.params]
 
 
 @dataclass(frozen=True)

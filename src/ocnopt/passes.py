@@ -11,6 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from .core.backward import Pass
 from .core.capture import Capture, Mode
+from .core.losses import is_of_labels
 from .core.terminal import Factor
 from .linalg.symmetric import Tally
 from .seats import Seat
@@ -52,6 +53,8 @@ def require_attached(loss: Tensor, output: Tensor) -> None:
 
 def require_path(capture: Capture, loss: Tensor, output: Tensor) -> None:
     """Raise ValueError unless the loss was computed from the output."""
+    if is_of_labels(loss, output):
+        return
     with capture.during(Mode.OFF):
         (v,) = torch.autograd.grad(loss, output, retain_graph=True, allow_unused=True)
     if v is None:

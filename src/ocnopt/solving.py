@@ -24,7 +24,7 @@ from .game.coalition import Side, alone
 from .game.play import Game
 from .gathering import Boundary, Turn, are_finite, boundary_of, stage_of
 from .linalg.symmetric import Tally
-from .measuring import Factors, diagonal_metric, measure_diagonals, states_of
+from .measuring import Factors, give_denominators, measure_diagonals, states_of
 from .observing import BLIND, Blind
 from .played import Played
 from .seats import ROOT
@@ -150,6 +150,7 @@ class Solver:
 
     def give_metrics(self, turns: Sequence[Turn], damping: float) -> None:
         curvature, (rule, _) = self.method.curvature, diagonal_of(self.method.curvature)
+        give_denominators(rule, [turn for turn in turns if self.plays and not turn.kronecker])
         for turn in turns:
             scale = self.method.scale(turn)
             if turn.kronecker and isinstance(curvature, Kronecker):
@@ -157,7 +158,7 @@ class Solver:
             elif not self.plays:
                 turn.metric = UNASKED
             else:
-                turn.metric = diagonal_metric(rule, turn, scale).guarded(self.value.faint)
+                turn.metric = DiagonalMetric(turn.denominators, scale).guarded(self.value.faint)
 
     def play(self, turns: Sequence[Turn], boundary: Boundary, clock: Clock) -> Played:
         """Steps of all turns with feedback, from the passes of the core."""

@@ -80,10 +80,18 @@ def diagonal_of(curvature: Curvature) -> tuple[Diagonal, float]:
 def apply_diagonal(turns: Iterable[Turn], curvature: Curvature, rate: float = 1.0) -> None:
     """The diagonal rule on the effective gradients of the turns, one foreach call for each group."""
     rule, companion_rate = diagonal_of(curvature)
-    for entries in by_group((turn, turn.effective) for turn in turns):
+    for entries in by_group((turn, pairs_of(turn)) for turn in turns):
         settings = {**entries.group, "lr": entries.group["lr"] * rate * companion_rate}
-        effective = [g.to(p.dtype) for g, p in zip(entries.values, entries.params, strict=True)]
-        rule.apply(entries.params, effective, rule.denominators(entries.states, settings), entries.states, settings)
+        effective = [g.to(p.dtype) for (g, _), p in zip(entries.values, entries.params, strict=True)]
+        known = [d for _, d in entries.values if d is not None]
+        denominators = known if len(known) == len(effective) else rule.denominators(entries.states, settings)
+        rule.apply(entries.params, effective, denominators, entries.states, settings)
+
+
+def pairs_of(turn: Turn) -> list[tuple[Tensor, Tensor | float | None]]:
+    """The effective gradient of every parameter, and its denominator where that is known."""
+    known: Sequence[Tensor | float | None] = turn.denominators or [None] * len(turn.params)
+    return [*zip(turn.effective, known, strict=True)]
 
 
 @dataclass(eq=False)
@@ -92,11 +100,11 @@ class Entries:
 
     group: Group
     params: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
 
 
-def by_group(shares: Iterable[tuple[Turn, Sequence[Tensor]]]) -> Collection[Entries]:
+def by_group(shares: Iterable[tuple[Turn, Sequence[Any]]]) -> Collection[Entries]:
     """Turns, each with one value for each of its parameters, by parameter group."""
     out: dict[int, Entries] = {}
     for turn, values in shares:

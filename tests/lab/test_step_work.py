@@ -74,18 +74,16 @@ def added(variant: str, network: str, **options) -> float:
 
 @each_network
 def test_without_feedback_a_step_is_that_of_adamw(network: str) -> None:
-    """The same operations; but for a look at every gradient, and the loss, no more calls than torch's foreach AdamW."""
-    tensors = len(list(following(FREE, network).model.parameters()))
+    """The same operations, in no more calls than torch's foreach AdamW, the look whether all is finite among them."""
     assert added(FREE, network) == 0
-    assert work(FREE, network).calls <= work(REFERENCE, network).calls + tensors + 8
-    assert work(FREE, network).calls < work(BASELINE, network).calls
+    assert work(FREE, network).calls <= work(REFERENCE, network).calls < work(BASELINE, network).calls
 
 
 @each_network
 def test_linear_feedback_takes_the_products_of_the_recursion(network: str) -> None:
     """G, resp(Y, k), pull(Y a), the correction's pull and resp(Y, δθ): five products. Convolutions form per-sample
-    weights once, which serve all of them: within the floor of a response and a pull."""
-    assert 0 < added(LINEAR, network) <= {"mlp": 5.0, "cnn": 2.0}[network] * 1.05
+    weights once, which serve all of them: below the floor of a response and a pull."""
+    assert 0 < added(LINEAR, network) <= {"mlp": 5.0, "cnn": 1.25}[network] * 1.05
 
 
 @each_network
@@ -96,9 +94,9 @@ def test_feedback_on_a_part_of_the_batch_takes_that_part(network: str) -> None:
 
 @each_network
 def test_a_nonlinear_step_adds_a_forward_pass_and_less_than_three_products(network: str) -> None:
-    """On the 16 samples in 64 that feedback looks at by default, five products; the true states are of the whole
-    batch, and so are the responses to the change of each layer's input and parameters."""
-    assert added(NONLINEAR, network) <= 1 + 0.25 * 5 * 1.05 + 2
+    """The true states are of the whole batch. On the 16 samples in 64 that feedback looks at by default, five products,
+    and two with which each layer is linearised."""
+    assert added(NONLINEAR, network) <= 1 + 0.25 * (5 + 2) * 1.05
 
 
 def metric_of_mlp() -> float:
@@ -120,7 +118,7 @@ def test_the_default_takes_the_recursion_and_the_metric() -> None:
 
 def test_the_default_on_convolutions_is_within_the_floor() -> None:
     """Feedback's two products and the search's third, per-sample weights being formed once."""
-    assert added(WITH, "cnn") <= 3
+    assert added(WITH, "cnn") <= 2.6
 
 
 @each_network
@@ -128,7 +126,7 @@ def test_the_default_on_convolutions_is_within_the_floor() -> None:
 def test_waits_do_not_grow_with_depth(network: str, variant: str) -> None:
     """A wait for each layer would leave a device idle as often; the default's are those of its plain steps."""
     shallow, deep = (some_waits(variant, network, depth) for depth in (1, 2))
-    assert deep == shallow <= {FREE: 3, LINEAR: 12, NONLINEAR: 12, WITH: 18}[variant]
+    assert deep == shallow <= {FREE: 2, LINEAR: 4, NONLINEAR: 4, WITH: 9}[variant]
 
 
 def some_waits(variant: str, network: str, depth: int) -> float:
@@ -146,11 +144,11 @@ def some_waits(variant: str, network: str, depth: int) -> float:
 
 @each_network
 def test_calls_of_feedback_grow_with_the_layers_alone(network: str) -> None:
-    """Not with those before: a loop over pairs of layers would show. 150 for each, a third of it elementwise."""
+    """Not with those before: a loop over pairs of layers would show."""
     for depth in (1, 2):
         layers = sum(isinstance(m, nn.Linear | nn.Conv2d) for m in following(LINEAR, network, depth).model)
         beyond = work(LINEAR, network, depth=depth) - work(REFERENCE, network, depth=depth)
-        assert beyond.calls <= 150 + 150 * layers
+        assert beyond.calls <= 75 + 75 * layers
 
 
 # how it is counted

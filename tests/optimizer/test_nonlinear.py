@@ -15,6 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ocnopt import OCNOpt
 from ocnopt.core.capture import generator_states
+from ocnopt.core.record import Recorder, Visit
+from ocnopt.core.samplewise import KINDS, is_samplewise
 
 
 class Counting(nn.Module):
@@ -237,6 +239,71 @@ def test_repeats_the_pass_of_other_models(model: nn.Module, search: str) -> None
     train(model, optimizer)
     assert not fallbacks(optimizer) and optimizer.diagnostics()["steps skipped"] == 0
     assert all(row.feedback for row in optimizer.coverage())
+
+
+def convolutional() -> nn.Module:
+    torch.manual_seed(0)
+    front = (nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Flatten())
+    return nn.Sequential(*front, nn.Linear(16, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
+
+
+def on_images(model: nn.Module, optimizer: OCNOpt) -> nn.Module:
+    for i in range(3):
+        x, y = batch(i, size=12)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x.repeat(1, 4).view(12, 1, 4, 4)), y).backward()
+        optimizer.step()
+    assert not fallbacks(optimizer)
+    return model
+
+
+def test_holds_only_the_samples_that_feedback_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all but the batch norm, which mixes them; and the steps are those with all samples held."""
+    held: list[int | None] = []
+    honest = Visit.narrow
+
+    def noted(self: Visit, *args: Any) -> None:
+        honest(self, *args)
+        held.append(self.samples if {len(x) for x in self.inputs} == {self.samples} else None)
+
+    monkeypatch.setattr(Visit, "narrow", noted)
+    models = convolutional(), convolutional()
+    on_images(models[0], nonlinear(models[0], feedback_samples=5))
+    assert held == [5] * 7 * 3
+    monkeypatch.setattr(Recorder, "is_samplewise", lambda self, module: False)
+    on_images(models[1], nonlinear(models[1], feedback_samples=5))
+    assert len(held) == 21
+    for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-11, atol=1e-12)
+
+
+def test_a_module_that_mixes_samples_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison above would see it."""
+    models = convolutional(), convolutional()
+    on_images(models[0], nonlinear(models[0], feedback_samples=5))
+    monkeypatch.setattr(Recorder, "is_samplewise", lambda self, module: True)
+    on_images(models[1], nonlinear(models[1], feedback_samples=5))
+    p, q = (nn.utils.parameters_to_vector(model.parameters()) for model in models)
+    assert not torch.allclose(p, q, rtol=1e-8)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS, key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
+def test_kinds_without_parameters_do_not_mix_samples(kind: type[nn.Module]) -> None:
+    """Each does to the first samples what it does to them among others, whatever these are; twice the same."""
+    options = {nn.Threshold: (0.1, 2.0)}.get(kind, (2,) if "Pool" in kind.__name__ else ())
+    module = kind(*options)
+    dims = int(kind.__name__[-2]) if "Pool" in kind.__name__ else 2
+    x = torch.randn(6, 3, *[4] * dims)
+    mixed = torch.cat([x[:2], torch.randn_like(x[2:])])
+    assert is_samplewise(module) and not list(module.parameters())
+    assert torch.equal(module(x)[:2], module(mixed)[:2]) and torch.equal(module(x)[:2], module(x[:2]))
+
+
+def test_subclasses_and_replaced_forwards_may_mix_samples() -> None:
+    own, replaced = type("Own", (nn.ReLU,), {})(), nn.ReLU()
+    replaced.forward = lambda x: x - x.mean(0)  # type: ignore[method-assign]
+    assert not is_samplewise(own) and not is_samplewise(replaced) and not is_samplewise(nn.Dropout())
+    assert is_samplewise(nn.Flatten()) and not is_samplewise(nn.Flatten(0)) and not is_samplewise(nn.Flatten(-3))
 
 
 def test_autocast_is_that_of_the_first_pass() -> None:

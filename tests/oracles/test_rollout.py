@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ocnopt import OCNOpt
 from ocnopt.core import record as recording
 from ocnopt.core import rollout as library
+from ocnopt.core.arrivals import Mode
 from ocnopt.core.bellman import Gain, Pace, Problem
 from ocnopt.core.policy import Step, forward_pass
 from ocnopt.curvature import EKFAC, SGD, Curvature
@@ -83,13 +84,12 @@ def run(case: Case, optimizer: OCNOpt, net: nn.Module, x: Tensor, y: Tensor) -> 
     """(problem, gains, steps) of the library, generator state at the forward pass, columns at the output."""
     spy = optimizer.rollout = Spy(optimizer.rollout, case)
     rng = torch.get_rng_state()
-    output = net(x)
+    output, sent = net(x), []
+    output.register_hook(lambda u: sent.append(u) if optimizer.capture.mode is Mode.COLUMN else None)
     optimizer.backward(F.cross_entropy(output, y), output)
     v = torch.func.grad(F.cross_entropy)(output.detach(), y)
-    calls = optimizer.rollout.inner.recorder.records[1].visits
-    columns = torch.stack([leaf for (leaf,) in calls[-1].call.columns]) if calls[-1].call.columns else v.unsqueeze(0)
     optimizer.step()
-    return spy.runs[0], rng, columns
+    return spy.runs[0], rng, torch.stack(sent or [v])
 
 
 def gain_of(gain: Gain) -> oracle.Gain:

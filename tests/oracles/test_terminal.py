@@ -11,8 +11,8 @@ from engine import close
 from torch import Tensor
 
 from ocnopt.core import losses, terminal
-from ocnopt.core.losses import recognise
-from ocnopt.core.terminal import Fisher, GaussNewton, TrueVsRest
+from ocnopt.core.losses import is_of_labels, recognise
+from ocnopt.core.terminal import Auto, Fisher, GaussNewton, TrueVsRest
 
 B, K, T = 6, 4, 3
 Loss = Callable[[Tensor], Tensor]
@@ -269,3 +269,34 @@ def test_recognises_nothing_else(name: str) -> None:
     v = noise if name == "noise" else cotangent(OTHERS[name])
     assert recognise(LOGITS, v) is None
     assert recognise(LOGITS, torch.zeros_like(v)) is None
+
+
+def test_a_cross_entropy_of_labels_shows_in_the_graph() -> None:
+    """Of this very output, and with nothing behind it: then there is no diagonal H to look for."""
+    h = LOGITS.clone().requires_grad_() * 1
+    images = torch.randn(B, K, T, T, requires_grad=True) * 1
+    weighted = F.cross_entropy(h, IGNORED, WEIGHTS, reduction="sum")
+    pixels = F.cross_entropy(images, torch.randint(K, (B, T, T)))
+    assert is_of_labels(F.cross_entropy(h, LABELS), h) and is_of_labels(weighted, h) and is_of_labels(pixels, images)
+    loss = F.cross_entropy(h, LABELS)
+    others = [
+        (2 * loss, h),
+        (loss, h * 1),
+        (F.cross_entropy(h * 1, LABELS), h),
+        (F.cross_entropy(h, LABELS, label_smoothing=0.1), h),
+        (F.cross_entropy(h, DISTRIBUTIONS), h),
+        (F.nll_loss(h.log_softmax(0), LABELS), h),
+        (F.cross_entropy(h[:, :1], torch.zeros_like(LABELS)), h),
+        (F.mse_loss(h, DISTRIBUTIONS), h),
+        (h.sum(), h),
+    ]
+    assert not any(is_of_labels(*pair) for pair in others)
+    one = LOGITS[:, :1].clone().requires_grad_() * 1
+    assert not is_of_labels(F.cross_entropy(one, torch.zeros_like(LABELS)), one)
+
+
+def test_what_the_graph_shows_is_what_looking_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    h = LOGITS.clone().requires_grad_() * 1
+    told = Auto().factor(F.cross_entropy(h, LABELS), h, torch.Generator())
+    monkeypatch.setattr(terminal, "is_of_labels", lambda loss, output: False)
+    assert told == Auto().factor(F.cross_entropy(h, LABELS), h, torch.Generator())

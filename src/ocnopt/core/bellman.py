@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,47 +48,56 @@ class Saturation:
     With Y = v the sample enters with weight 1 + c_i, and a bound of one holds it in [0, 2]. For
     more columns the length of c_i is held to ``bound`` times that of the coordinates of v_i in Y. A sample
     that stands for several of the batch counts as often, so its own weight is held as much tighter.
-    ``hits`` counts the weights, one for each sample and layer, that were held; ``negative`` those that
-    would have turned their sample around.
+    weights: those of the layers, before they are held.
     """
 
     bound: float | None = 1.0
     coordinates: Tensor | None = None
     stands_for: Tensor | None = None
-    hits: Tensor | int = 0
-    negative: Tensor | int = 0
+    weights: list[Tensor] = field(default_factory=list)
 
     def hold(self, c: Tensor) -> Tensor:
         """c (N, r) within the bound."""
         if self.bound is None:
             return c
+        if c.shape[1] == 1:
+            return c.clamp(*self.limits)
         length = lengths(c).clamp(min=torch.finfo(c.dtype).tiny)
-        return c * (self.bound * self.own(c) / length).clamp(max=1.0)
+        return c * (self.limits[1] / length).clamp(max=1.0)
 
-    def own(self, c: Tensor) -> Tensor:
+    @cached_property
+    def limits(self) -> tuple[Any, Any]:
+        """The bound of every sample's length, (N, 1) or one number for all, and minus that before it."""
+        assert self.bound is not None  # or nothing is held
+        limit = self.bound * self.own
+        return -limit, limit
+
+    @cached_property
+    def own(self) -> Tensor | float:
         """How much of the columns the sample's own gradient is, divided by what the sample stands for, (N, 1)."""
-        own = torch.ones_like(c[:, :1]) if self.coordinates is None else lengths(self.coordinates)
+        own = 1.0 if self.coordinates is None else lengths(self.coordinates)
         return own if self.stands_for is None else own / self.stands_for[:, None]
 
     def count(self, c: Tensor) -> None:
-        """Note how many of the weights c, before they are held, go beyond the bound or turn their sample around."""
-        share = lengths(c) / self.own(c)
-        if self.bound is not None:
-            self.hits = self.hits + (share > self.bound).sum()
-        if self.coordinates is None:
-            self.negative = self.negative + ((c < 0) & (share > 1)).sum()
+        """Note the weights c of a layer, before they are held."""
+        self.weights.append(c)
 
     def counts(self) -> tuple[int, int]:
-        """``hits`` and ``negative`` as plain numbers."""
-        both = (self.hits, self.negative)
-        like = next((x for x in both if isinstance(x, Tensor)), torch.zeros((), dtype=torch.long))
-        hits, negative = torch.stack([like.new_full((), x) if isinstance(x, int) else x for x in both]).tolist()
-        return hits, negative
+        """How many weights, one for each sample and layer, were held, and how many would have turned their sample."""
+        if not self.weights:
+            return 0, 0
+        c = torch.stack(self.weights)
+        share = lengths(c) / self.own
+        none = torch.zeros_like(share, dtype=torch.bool)
+        held = none if self.bound is None else share > self.bound
+        negative = none if self.coordinates is not None else (c < 0) & (share > 1)
+        hits, turned = torch.stack([held.sum(), negative.sum()]).tolist()
+        return hits, turned
 
 
 def lengths(c: Tensor) -> Tensor:
-    """‖c_i‖ of every sample, (N, 1)."""
-    return c.abs() if c.shape[1] == 1 else torch.linalg.vector_norm(c, dim=1, keepdim=True)
+    """‖c_i‖ of every sample, (..., N, 1)."""
+    return c.abs() if c.shape[-1] == 1 else torch.linalg.vector_norm(c, dim=-1, keepdim=True)
 
 
 @dataclass(eq=False)

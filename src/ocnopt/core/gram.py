@@ -48,10 +48,11 @@ def sample_gram(stage: Stage) -> Tensor:
 
 def single_sample_gram(Z: Tensor, U: Tensor, D: Tensor | None) -> Tensor:
     """One position per sample: Σ_oi U_jo U_ko D_oi z_i², never forming the product u zᵀ."""
-    z2 = Z[:, :, 0].square()
+    z2, U = Z[:, :, 0].square(), U[:, :, :, 0]
     T = z2.sum(-1, keepdim=True) if D is None else z2 @ D.mT
-    U = U[:, :, :, 0]
-    return torch.einsum("jgno,kgno,gno->njk", U, U, T.expand(*T.shape[:-1], U.shape[-1]))
+    if len(U) == 1:
+        return torch.linalg.vecdot(U[0], U[0] * T).sum(0)[:, None, None]
+    return torch.einsum("jgno,kgno->njk", U, U * T)  # of three operands einsum looks for an order, every time
 
 
 def coupled_gram(stage: Stage) -> Tensor:

@@ -75,6 +75,20 @@ class SoftmaxCrossEntropy:
         return (self.s.sqrt() * (self.p - e_y if self.logits else -e_y)).to(self.dtype)
 
 
+def is_of_labels(loss: Tensor, output: Tensor) -> bool:
+    """Whether the graph shows the loss as torch's cross-entropy of this output with class labels, and nothing else.
+
+    Asks no tensor anything; False where it is computed in another way.
+    """
+    node = loss.grad_fn
+    if node is None or node.name() not in ("NllLossBackward0", "NllLoss2DBackward0"):
+        return False
+    before = node.next_functions[0][0]
+    if before is None or before.name() != "LogSoftmaxBackward0" or before._saved_dim != 1:  # type: ignore[attr-defined]
+        return False
+    return output.shape[1] > 1 and before.next_functions[0] == (output.grad_fn, output.output_nr)
+
+
 def recognise(h: Tensor, v: Tensor, scale: float = 1.0) -> SoftmaxCrossEntropy | None:
     """The cross-entropy behind root output h and cotangent v, shapes (B, K, ...), or None if it is not one.
 

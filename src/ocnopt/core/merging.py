@@ -19,6 +19,8 @@ def merged(calls: Sequence[Call]) -> list[Call]:
     For players to which all dimensions between the batch and the features are positions: sums over calls become sums
     over positions, in one product instead of many.
     """
+    if len(calls) == 1:
+        return [*calls]
     kinds: list[tuple[Any, list[Call]]] = []
     for call in calls:
         signature = _signature(call)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .bellman import Gain, Problem
 from .protocols import Params
-from .stage import Stage, minus, plus
+from .stage import Stage, less, minus, plus
 from .value import accumulated
 
 
@@ -68,7 +68,7 @@ def policy_of(problem: Problem, gain: Gain, e: Tensor | None) -> tuple[Params, P
         return None
     c = problem.value.weigh(gain.C, deviation)
     correction = gain.stage.pull(held_beside(problem, gain, c))
-    return plus(gain.Q, correction), plus(gain.k, minus(gain.stage.solve(correction)))
+    return plus(gain.Q, correction), less(gain.k, gain.stage.solve(correction))
 
 
 def held_beside(problem: Problem, gain: Gain, c: Tensor) -> Tensor:

@@ -37,6 +37,12 @@ def replayed(rng: dict[str, Tensor] | None) -> Iterator[None]:
             generator(device)[1](state)
 
 
+def autocast_state(device: str) -> dict[str, Any]:
+    """Arguments of the ``torch.autocast`` in force."""
+    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    return {"device_type": device, "dtype": dtype, "enabled": enabled}
+
+
 def generator(device: str) -> tuple[Any, Any]:
     """The functions that read and write the state of a device's default generator."""
     if device == "cpu":

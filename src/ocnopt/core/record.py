@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .capture import Capture, Mode, detached
 from .hooks import Hook, generator_states, remove
-from .recompute import replayed
+from .recompute import autocast_state, replayed
+from .samplewise import is_samplewise
 from .trajectory import Call, Leaves, Sweep
 
 ACCUMULATED = (
@@ -48,14 +49,34 @@ class Visit:
 
     call: its inputs as they entered, shapes of all floating outputs, and Y at them.
     versions: of the input tensors, which tell whether someone has written over them since.
+    entered: shapes of all floating inputs.  samples: how many the inputs and Y hold, the first ones; None for all.
     """
 
     module: nn.Module
     call: Call
     versions: list[int] = field(default_factory=list)
+    entered: list[torch.Size] = field(default_factory=list)
+    samples: int | None = None
 
     def __post_init__(self) -> None:
         self.versions = [x._version for x in self.inputs]
+        self.entered = [x.shape for x in self.inputs]
+
+    def narrow(self, samples: int, batch: int, outputs: list[Tensor]) -> None:
+        """Hold only the first samples of a batch, where everything that entered and left lies by samples.
+
+        They are copied, so that the whole can be freed.
+        """
+        held = (x for x in tree_leaves((self.call.args, self.call.kwargs)) if isinstance(x, Tensor))
+        if samples < batch and not self.lost and all(x.dim() and len(x) == batch for x in (*held, *outputs)):
+            self.samples = samples
+            inputs = tree_map_only(Tensor, self.first, (self.call.args, self.call.kwargs))
+            self.call.args, self.call.kwargs = cloned(inputs)
+            self.versions = [x._version for x in self.inputs]
+
+    def first(self, x: Tensor) -> Tensor:
+        """The samples that are held, of a tensor of all."""
+        return x if self.samples is None else x[: self.samples]
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -106,17 +127,20 @@ class Record:
         args, kwargs = cloned(inputs) if getattr(module, "inplace", False) else inputs
         capture = self.recorder.capture
         self.sweep = capture.current
-        call = Call(args, kwargs, (), sweep=capture.sweep, rng=generator_states())
-        self.visits.append(Visit(module, call))
+        rng = None if self.recorder.is_samplewise(module) else generator_states()
+        self.visits.append(Visit(module, Call(args, kwargs, (), sweep=capture.sweep, rng=rng)))
 
     def after(self, module: nn.Module, output: Any) -> None:
         outputs = tensors(output)
         visit = self.visits[-1]
         visit.call.sizes = tuple(x.shape for x in outputs)
+        keep = self.recorder.capture.keep
+        if keep and self.sweep and self.sweep.batch and self.recorder.is_samplewise(module):
+            visit.narrow(keep, self.sweep.batch, outputs)
         visit.own_inputs(outputs)
         for j, x in enumerate(outputs):
             if x.requires_grad and torch.is_grad_enabled():
-                x.register_hook(Arrival(self, visit.call, j))
+                x.register_hook(Arrival(self, visit, j))
 
     @contextmanager
     def beginning(self) -> Iterator[None]:
@@ -174,6 +198,13 @@ class Recorder:
         finally:
             self.listener = self.inside = None
 
+    def is_samplewise(self, module: nn.Module) -> bool:
+        """Whether an atom's output for a sample along dimension 0 is made of that sample's input alone."""
+        slot, dim = self.capture.slots.get(module), self.capture.batch_dim
+        if slot is None:
+            return dim == 0 and is_samplewise(module)
+        return not (slot.whole or slot.rng or slot.dim)
+
     # hooks, in the order in which they fire
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -196,16 +227,16 @@ class Recorder:
         """The sweep ends: what runs later, like the recomputation of a checkpoint, is no part of it."""
         self.listener = None
 
-    def arrived(self, record: Record, call: Call, j: int, gradient: Tensor) -> None:
+    def arrived(self, record: Record, visit: Visit, j: int, gradient: Tensor) -> None:
         """A gradient, or a column of the terminal factor, has come back to output j of a call."""
-        mode = self.capture.mode
+        mode, call = self.capture.mode, visit.call
         if torch.is_grad_enabled() or mode not in (Mode.LOSS, Mode.COLUMN):
             return
         self.records[call.sweep] = record
         if mode is Mode.COLUMN or not (record.sweep and record.sweep.rank):
             leaves = self.capture.leaves_of(call)
-            before = leaves[j]
-            leaves[j] = gradient.detach() if before is None else before + gradient.detach()
+            before, kept = leaves[j], visit.first(gradient.detach())
+            leaves[j] = (kept if visit.samples is None else kept.clone()) if before is None else before + kept
 
 
 @dataclass(eq=False)
@@ -213,11 +244,11 @@ class Arrival:
     """Tensor hook of one output of one visit. It must not hold that output nor its graph, which hold the hook."""
 
     record: Record
-    call: Call
+    visit: Visit
     j: int
 
     def __call__(self, gradient: Tensor) -> None:
-        self.record.recorder.arrived(self.record, self.call, self.j, gradient)
+        self.record.recorder.arrived(self.record, self.visit, self.j, gradient)
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -227,9 +258,3 @@ def tensors(tree: Any) -> list[Tensor]:
 
 def cloned(tree: Any) -> Any:
     return tree_map_only(Tensor, Tensor.clone, tree)
-
-
-def autocast_state(device: str) -> dict[str, Any]:
-    """Arguments of the ``torch.autocast`` in force."""
-    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-    return {"device_type": device, "dtype": dtype, "enabled": enabled}

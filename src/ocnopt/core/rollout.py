@@ -111,7 +111,7 @@ def require_whole(record: Record, gains: Sequence[Gain]) -> None:
     if any(visit.lost for visit in visits):
         raise Unrepeatable("lost an input")
     seen = Counter(visit.module for visit in visits)
-    if any(sum(seen[module] for module in modules_of(gain)) != gain.stage.visits for gain in gains):
+    if any(sum(seen[module] for module in gain.stage.player.modules) != gain.stage.visits for gain in gains):
         raise Unrepeatable("missed a call")
 
 
@@ -123,7 +123,7 @@ class Replay:
 
     def __init__(self, recorder: Recorder, problem: Problem, gains: Sequence[Gain]) -> None:
         self.recorder, self.problem = recorder, problem
-        self.gains = {module: gain for gain in gains for module in modules_of(gain)}
+        self.gains = {module: gain for gain in gains for module in gain.stage.player.modules}
         self.steps: dict[Gain, Step] = {}
         self.e: Tensor | None = None
         self.dz: list[Tensor] = []
@@ -149,8 +149,8 @@ class Replay:
         """The new state reaches an atom: at its first call a player reacts and moves."""
         self.visit = self.expected(module)
         inputs = tensors((args, kwargs))
-        require_shapes(inputs, [z.shape for z in self.visit.inputs])
-        self.dz = differences(inputs, self.visit.inputs) if self.steps else []
+        require_shapes(inputs, self.visit.entered)
+        self.dz = differences(map(self.visit.first, inputs), self.visit.inputs) if self.steps else []
         gain = self.gains.get(module)
         if gain is not None and gain not in self.steps:
             self.move(gain)
@@ -185,7 +185,7 @@ class Replay:
         if not columns:
             return total
         y, z = recomputed(visit, self.old)
-        dy = differences(outputs, y)
+        dy = differences(map(visit.first, outputs), y)
         if all(self.splits(visit, d) for d in (*dy, *self.dz)):
             for j, Y in enumerate(columns):
                 rows = self.by_sample(visit, Y, dy) - self.by_sample(visit, pulled_back(y, z, Y), self.dz)
@@ -194,7 +194,7 @@ class Replay:
 
     def by_sample(self, visit: Visit, U: Leaves, D: Sequence[Tensor]) -> Tensor:
         """⟨u, d⟩ of every sample, summed over the tensors of a visit: (B,)."""
-        total = self.problem.stages[0].gradient[0].new_zeros(self.batch)
+        total = self.problem.stages[0].gradient[0].new_zeros(visit.samples or self.batch)
         for u, d in zip(U, D, strict=True):
             dim = self.sample_dim(visit, d)
             if u is not None and dim is not None:
@@ -210,11 +210,8 @@ class Replay:
         capture = self.recorder.capture
         slot = capture.slots.get(visit.module)
         wanted = capture.batch_dim if slot is None else slot.dim
-        return next((dim for dim in (wanted, 0, 1) if x.dim() > dim and x.shape[dim] == self.batch), None)
-
-
-def modules_of(gain: Gain) -> tuple[nn.Module, ...]:
-    return gain.stage.player.modules
+        batch = visit.samples or self.batch
+        return next((dim for dim in (wanted, 0, 1) if x.dim() > dim and x.shape[dim] == batch), None)
 
 
 @torch.enable_grad()

@@ -100,10 +100,16 @@ class Stage:
         if not getattr(self.player, "is_matrix", False):
             return None
         entries = sum(p[0].numel() for p in self.gradient if p.dim() > 1) * self.gradient[0].shape[0]
-        rows = sum(call.z[0].numel() + Y[0, 0].numel() for call, Y, _ in self.pairs)
-        if entries > rows or entries * self.rank * self.samples.count > LARGEST:
+        if entries * self.rank * self.samples.count > LARGEST or entries > sum(map(self.entries_of_rows, self.pairs)):
             return None
         return self.sample_products()
+
+    def entries_of_rows(self, pair: tuple[Call, Tensor, slice]) -> int:
+        """Of the rows z_p and u_p of one sample and column; a convolution's z_p are overlapping patches."""
+        call, Y, _ = pair
+        outputs = Y[0, 0].numel()
+        patches = outputs // self.player.width * self.player.fan_in  # type: ignore[attr-defined]
+        return max(call.z[0].numel(), patches) + outputs
 
     def pull(self, c: Tensor) -> Params:
         """Σ_i f_θᵀ Y_i c_i for weights c (N, r), over the samples of all ranks."""
@@ -132,9 +138,15 @@ class Stage:
 
     def responses(self, d: Params, cotangents: Sequence[Tensor]) -> Tensor:
         """u_iᵀ f_θ d for cotangents u (r, B, ...) of every call: (N, r)."""
+        found = [
+            (rows, contracted(U, self.player.tangent(call, d))[: rows.stop - rows.start])
+            for (call, _, rows), U in zip(self.pairs, cotangents, strict=True)
+        ]
+        if len(found) == 1 and len(found[0][1]) == self.samples.count:
+            return found[0][1].to(self.precision)
         out = self.gradient[0].new_zeros(self.samples.count, len(cotangents[0]), dtype=self.precision)
-        for (call, _, rows), U in zip(self.pairs, cotangents, strict=True):
-            out[rows] += contracted(U, self.player.tangent(call, d))[: rows.stop - rows.start]
+        for rows, part in found:
+            out[rows] += part
         return out
 
     def drawn(self, d: Params) -> Tensor | None:
@@ -189,12 +201,17 @@ def add_up(terms: Iterator[Params]) -> Params:
 
 def plus(x: Params, y: Params) -> Params:
     """x + y, parameter by parameter."""
-    return tuple(a + b for a, b in zip(x, y, strict=True))
+    return tuple(torch._foreach_add(x, y))
+
+
+def less(x: Params, y: Params) -> Params:
+    """x − y, parameter by parameter."""
+    return tuple(torch._foreach_sub(x, y))
 
 
 def minus(x: Params) -> Params:
     """−x."""
-    return tuple(-a for a in x)
+    return tuple(torch._foreach_neg(x))
 
 
 def zeros(x: Sequence[Tensor]) -> Params:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .losses import recognise
+from .losses import is_of_labels, recognise
 from .trajectory import Sweep
 
 MAX_RANK = 4096
@@ -171,6 +171,8 @@ class Auto:
     def factor(self, loss: Tensor, output: Tensor, generator: torch.Generator) -> Factor:
         if output.dim() and output[0].numel() <= self.many:
             return GaussNewton().factor(loss, output, generator)
+        if is_of_labels(loss, output):  # whose H is not diagonal: nothing to look for
+            return Factor([], None)
         return TrueVsRest().factor(loss, output, generator)
 
     def core(self, sweep: Sweep, batch: int) -> tuple[Tensor | float, str]:

@@ -20,7 +20,7 @@ def conditions(metric: Any, state: dict[str, Any]) -> dict[str, float]:
     metrics of another kind.
     """
     if isinstance(metric, DiagonalMetric):
-        return {"condition": spread(torch.cat([x.double().flatten() for x in metric.inverses()]))}
+        return {"condition": spread(torch.cat([x.double().flatten() for x in metric.inverses]))}
     if isinstance(metric, EigenMetric):
         return {"condition": spread((metric.S + metric.damping).flatten()), **of_eigenvalues(metric, state)}
     if isinstance(metric, KroneckerMetric):

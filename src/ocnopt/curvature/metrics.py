@@ -32,29 +32,32 @@ class DiagonalMetric:
     contains_own_block = False
 
     def solve(self, d: Params) -> Params:
-        return tuple(x * s / m for x, m, s in zip(d, self.m, self.scale, strict=True))
+        return tuple(torch._foreach_mul(d, self.inverses))
 
     def half(self, d: Params) -> Params:
-        return tuple(x * inverse.to(x).sqrt() for x, inverse in zip(d, self.steering(), strict=True))
+        return tuple(x * inverse.to(x).sqrt() for x, inverse in zip(d, self.steering, strict=True))
 
     def half_rows(self, X: Tensor, row: Tensor) -> Tensor:
         """``half`` of rows X (..., K, n) of the first parameter, whose numbers are row (K,)."""
-        inverse = self.steering()[0].to(X)
+        inverse = self.steering[0].to(X)
         return X * (inverse.sqrt() if inverse.dim() == 0 else inverse[row].sqrt())
 
+    @cached_property
     def inverses(self) -> Params:
+        """The diagonals of M⁻¹."""
         return tuple(doubled(s / m) for m, s in zip(self.m, self.scale, strict=True))
 
     def guarded(self, faint: float) -> DiagonalMetric:
         """M that is not steered where it knows next to nothing."""
         return replace(self, seen=seen_by(self.m, faint))
 
+    @cached_property
     def steering(self) -> Params:
         """The inverses of what the feedback may steer, zero elsewhere."""
-        return masked(self.inverses(), self.seen)
+        return masked(self.inverses, self.seen)
 
     def rotate_rows(self, player: MatrixPlayer, Z: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        inverses = self.steering()
+        inverses = self.steering
         full = (x.to(p).expand_as(p) for x, p in zip(inverses, player.parameters, strict=True))
         D = player.to_matrix(tuple(full))
         if all(x.dim() == 0 for x in inverses):  # all outputs have the same row of D, which Z can take along
@@ -188,7 +191,8 @@ def seen_by(m: Sequence[Tensor | float], faint: float) -> list[Tensor | None] | 
     matrices = [x for x in m if isinstance(x, Tensor) and x.dim() > 1]
     if not matrices or len(matrices) == len(m):
         return None
-    floor = faint * torch.stack([x.square().mean() for x in matrices]).max().sqrt()
+    sizes = [torch.linalg.vector_norm(x) * (faint / x.numel() ** 0.5) for x in matrices]
+    floor = sizes[0] if len(sizes) == 1 else torch.stack(sizes).max()
     return [(x > floor).to(x.dtype) if isinstance(x, Tensor) and x.dim() == 1 else None for x in m]
 
 
