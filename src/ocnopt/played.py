@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .core.policy import Step
-from .core.stage import Stage, inner
+from .core.protocols import Params
+from .core.stage import Stage, dot
 from .gathering import Boundary
 from .linalg.symmetric import Tally
 from .observing import BLIND, Blind
@@ -29,18 +30,25 @@ class Played:
 def directions(played: Played) -> tuple[Tensor, Tensor, Tensor]:
     """b (2,), R (2, N, r) and DᵀD (2, 2) of the policy's step and the previous one."""
     some = played.steps[0].response
-    b, overlap = some.new_zeros(2), some.new_zeros(2, 2)
-    R = some.new_zeros(2, *some.shape)
-    for stage, step in zip(played.stages, played.steps, strict=True):
-        R[0] += step.response
-        D = [step.step] if stage.previous is None else [step.step, stage.previous]
-        if step.carried is not None:
-            R[1] += step.carried
-        for i, d in enumerate(D):
-            b[i] += inner(d, stage.gradient)
-            for j in range(i + 1):
-                overlap[i, j] += inner(d, D[j])
-    return b, R, torch.tril(overlap) + torch.tril(overlap, -1).T
+    pairs = [*zip(played.stages, played.steps, strict=True)]
+    again = [(stage, step, stage.previous) for stage, step in pairs if stage.previous is not None]
+    products = (
+        [(step.step, stage.gradient) for stage, step in pairs],
+        [(u, stage.gradient) for stage, _, u in again],
+        [(step.step, step.step) for _, step in pairs],
+        [(step.step, u) for _, step, u in again],
+        [(u, u) for _, _, u in again],
+    )
+    b_0, b_1, fresh, mixed, ball = (summed(some, few) for few in products)
+    carried = [step.carried for step in played.steps if step.carried is not None] or [torch.zeros_like(some)]
+    R = torch.stack([torch.stack(x).sum(0) for x in ([step.response for step in played.steps], carried)])
+    return torch.stack([b_0, b_1]), R, torch.stack([fresh, mixed, mixed, ball]).view(2, 2)
+
+
+def summed(like: Tensor, pairs: Sequence[tuple[Params, Params]]) -> Tensor:
+    """Σ ⟨x, y⟩ over the parameters of all pairs, as a number of this dtype."""
+    found = [dot(a, b) for x, y in pairs for a, b in zip(x, y, strict=True)]
+    return torch.stack(found).sum().to(like) if found else like.new_zeros(())
 
 
 def on_host(*tensors: Tensor) -> tuple[Tensor, ...]:

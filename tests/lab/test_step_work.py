@@ -93,10 +93,10 @@ def test_feedback_on_a_part_of_the_batch_takes_that_part(network: str) -> None:
 
 
 @each_network
-def test_a_nonlinear_step_adds_a_forward_pass_and_less_than_three_products(network: str) -> None:
-    """The true states are of the whole batch. On the 16 samples in 64 that feedback looks at by default, five products,
-    and two with which each layer is linearised."""
-    assert added(NONLINEAR, network) <= 1 + 0.25 * (5 + 2) * 1.05
+def test_a_nonlinear_step_adds_a_forward_pass_and_seven_products(network: str) -> None:
+    """On the 16 samples in 64 that feedback looks at by default: in a chain of layers nobody needs the others. Five
+    products of the recursion, and two with which each layer is linearised."""
+    assert added(NONLINEAR, network) <= 0.25 * (1 + 5 + 2) * 1.05
 
 
 def metric_of_mlp() -> float:

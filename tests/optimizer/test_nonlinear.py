@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from ocnopt import OCNOpt
 from ocnopt.core.capture import generator_states
 from ocnopt.core.record import Recorder, Visit
+from ocnopt.core.rollout import Replay
 from ocnopt.core.samplewise import KINDS, is_samplewise
 
 
@@ -275,6 +276,28 @@ def test_holds_only_the_samples_that_feedback_looks_at(monkeypatch: pytest.Monke
     assert len(held) == 21
     for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("other", ["nothing", "batch norm", "a hook", "a subclass"])
+def test_a_chain_is_repeated_with_those_samples_alone(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless something may need the others."""
+    torch.manual_seed(0)
+    kind = type("Own", (nn.Sequential,), {}) if other == "a subclass" else nn.Sequential
+    between = nn.BatchNorm1d(6) if other == "batch norm" else nn.Tanh()
+    model = kind(nn.Sequential(nn.Linear(4, 6), between), nn.Linear(6, 3)).double()
+    if other == "a hook":
+        between.register_forward_hook(lambda module, args, output: None)
+    rows: set[int] = set()
+    honest = Replay.after
+
+    def noted(self: Replay, module: nn.Module, output: Tensor) -> None:
+        rows.add(len(output))
+        honest(self, module, output)
+
+    monkeypatch.setattr(Replay, "after", noted)
+    optimizer = nonlinear(model, feedback_samples=5)
+    train(model, optimizer, steps=1)
+    assert rows == {5 if other == "nothing" else 8} and not fallbacks(optimizer)
 
 
 def test_a_module_that_mixes_samples_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ class Pace:
     def whole(self, response: Tensor, carried: Tensor | None) -> Tensor:
         """Response to the step that will be taken, from the responses to its two parts."""
         total = response if self.fresh == 1.0 else self.fresh * response
-        return total if carried is None else total + self.ball * carried
+        return total if carried is None else torch.add(total, carried, alpha=self.ball)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 
 class Bare(nn.Module):
@@ -77,3 +78,12 @@ def tensors_kept(tensors: Iterable[Tensor]) -> Iterator[dict[int, Tensor]]:
         with torch.no_grad():
             for x, value in kept:
                 x.copy_(value)
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """The floating tensors of a tree, which a derivative can run through."""
+    return [x for x in tree_leaves(tree) if isinstance(x, Tensor) and x.is_floating_point()]
+
+
+def cloned(tree: Any) -> Any:
+    return tree_map_only(Tensor, Tensor.clone, tree)

@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .capture import Capture, Mode, detached
 from .hooks import Hook, generator_states, remove
-from .recompute import autocast_state, replayed
-from .samplewise import is_samplewise
+from .recompute import autocast_state, cloned, replayed, tensors
+from .samplewise import is_chain_of, is_samplewise
 from .trajectory import Call, Leaves, Sweep
 
 ACCUMULATED = (
@@ -142,6 +142,13 @@ class Record:
             if x.requires_grad and torch.is_grad_enabled():
                 x.register_hook(Arrival(self, visit, j))
 
+    @property
+    def enough(self) -> int | None:
+        """How many samples repeat the pass, where everything that runs treats each by itself; None for all."""
+        held, recorder = {visit.samples for visit in self.visits}, self.recorder
+        alike = len(held) == 1 and is_chain_of(recorder.is_samplewise, recorder.capture.model)
+        return held.pop() if alike else None
+
     @contextmanager
     def beginning(self) -> Iterator[None]:
         """Buffers, generators and autocast as they were when the sweep began. The caller puts buffers back."""
@@ -249,12 +256,3 @@ class Arrival:
 
     def __call__(self, gradient: Tensor) -> None:
         self.record.recorder.arrived(self.record, self.visit, self.j, gradient)
-
-
-def tensors(tree: Any) -> list[Tensor]:
-    """The floating tensors of a tree, which a derivative can run through."""
-    return [x for x in tree_leaves(tree) if isinstance(x, Tensor) and x.is_floating_point()]
-
-
-def cloned(tree: Any) -> Any:
-    return tree_map_only(Tensor, Tensor.clone, tree)

@@ -25,8 +25,8 @@ from ..linalg.symmetric import Tally
 from .bellman import Gain, Problem
 from .capture import Capture
 from .policy import Step, forward_pass, react
-from .recompute import Bare, attributes_kept, replayed, tensors_kept
-from .record import Record, Recorder, Visit, tensors
+from .recompute import Bare, attributes_kept, replayed, tensors, tensors_kept
+from .record import Record, Recorder, Visit
 from .trajectory import Leaves
 from .value import accumulated
 
@@ -136,11 +136,12 @@ class Replay:
         model = self.recorder.capture.model
         gains = list(dict.fromkeys(self.gains.values()))
         players = [p for gain in gains for p in gain.stage.player.parameters]
-        self.visits = iter(record.visits)
+        self.visits, self.enough = iter(record.visits), record.enough
+        args = record.args if self.enough is None else tuple(x[: self.enough] for x in record.args)
         with self.recorder.heard_by(self), attributes_kept(model), tensors_kept([*players, *model.buffers()]) as old:
             self.old = old
             with record.beginning():
-                model(*record.args, **record.kwargs)
+                model(*args, **record.kwargs)
         if next(self.visits, None) is not None:
             raise Unrepeatable("replayed differently")
         return [self.steps[gain] for gain in gains]
@@ -149,7 +150,7 @@ class Replay:
         """The new state reaches an atom: at its first call a player reacts and moves."""
         self.visit = self.expected(module)
         inputs = tensors((args, kwargs))
-        require_shapes(inputs, self.visit.entered)
+        self.require_shapes(inputs, self.visit.entered)
         self.dz = differences(map(self.visit.first, inputs), self.visit.inputs) if self.steps else []
         gain = self.gains.get(module)
         if gain is not None and gain not in self.steps:
@@ -159,9 +160,14 @@ class Replay:
     def after(self, module: nn.Module, output: Any) -> None:
         """The new state leaves an atom."""
         outputs = tensors(output)
-        require_shapes(outputs, self.visit.call.sizes)
+        self.require_shapes(outputs, self.visit.call.sizes)
         if self.steps:
             self.e = accumulated(self.e, self.remainder(self.visit, outputs))
+
+    def require_shapes(self, found: Sequence[Tensor], expected: Sequence[torch.Size]) -> None:
+        """Raise Unrepeatable where the new state has other shapes than the old, but for samples that are left out."""
+        if [x.shape for x in found] != [s if self.enough is None else (self.enough, *s[1:]) for s in expected]:
+            raise Unrepeatable("replayed differently")
 
     def expected(self, module: nn.Module) -> Visit:
         visit = next(self.visits, None)
@@ -249,9 +255,3 @@ def differences(new: Iterable[Tensor], old: Iterable[Tensor]) -> list[Tensor]:
 
 def raised(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def require_shapes(found: Sequence[Tensor], expected: Sequence[torch.Size]) -> None:
-    """Raise Unrepeatable where the new state has other shapes than the old."""
-    if [x.shape for x in found] != [*expected]:
-        raise Unrepeatable("replayed differently")

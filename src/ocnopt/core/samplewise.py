@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
+
+from .hooks import Hook
 
 KINDS = frozenset(
     {
@@ -21,3 +25,13 @@ def is_samplewise(module: nn.Module) -> bool:
     if "forward" in vars(module):
         return False
     return type(module) in KINDS or (type(module) is nn.Flatten and module.start_dim > 0)
+
+
+def is_chain_of(parts: Callable[[nn.Module], bool], module: nn.Module) -> bool:
+    """Whether the module is such a part, or nothing but a sequence of them; hooks of others may do anything."""
+    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    if not all(isinstance(hook, Hook) for hook in hooks):
+        return False
+    if type(module) is nn.Sequential and "forward" not in vars(module):
+        return all(is_chain_of(parts, child) for child in module)
+    return parts(module)

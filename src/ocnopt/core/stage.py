@@ -226,5 +226,8 @@ def inner(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Σ a b over all entries, without forming the products."""
+    a, b = a.reshape(-1), b.reshape(-1)
+    if a.dtype == b.dtype and a.dtype in (torch.float32, torch.float64):
+        return torch.dot(a, b)
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    return torch.dot(a.reshape(-1).to(dtype), b.reshape(-1).to(dtype))
+    return torch.dot(a.to(dtype), b.to(dtype))
