@@ -82,7 +82,15 @@ def tensors_kept(tensors: Iterable[Tensor]) -> Iterator[dict[int, Tensor]]:
 
 def tensors(tree: Any) -> list[Tensor]:
     """The floating tensors of a tree, which a derivative can run through."""
-    return [x for x in tree_leaves(tree) if isinstance(x, Tensor) and x.is_floating_point()]
+    leaves = [tree] if isinstance(tree, Tensor) else tree_leaves(tree)
+    return [x for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
+
+
+def entering(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The floating tensors among the inputs of a call."""
+    if not kwargs and all(isinstance(x, Tensor) for x in args):  # as almost always, and much faster
+        return [x for x in args if x.is_floating_point()]
+    return tensors((args, kwargs))
 
 
 def cloned(tree: Any) -> Any:

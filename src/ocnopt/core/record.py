@@ -15,13 +15,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 from .capture import Capture, Mode, detached
 from .hooks import Hook, generator_states, remove
-from .recompute import autocast_state, cloned, replayed, tensors
+from .recompute import autocast_state, cloned, entering, replayed, tensors
 from .samplewise import is_chain_of, is_samplewise
-from .trajectory import Call, Leaves, Sweep
+from .trajectory import Call, Leaves, Sweep, mapped
 
 ACCUMULATED = (
     "rollout='nonlinear' repeats one forward pass and cannot follow gradients accumulated over several; "
@@ -70,8 +70,7 @@ class Visit:
         held = (x for x in tree_leaves((self.call.args, self.call.kwargs)) if isinstance(x, Tensor))
         if samples < batch and not self.lost and all(x.dim() and len(x) == batch for x in (*held, *outputs)):
             self.samples = samples
-            inputs = tree_map_only(Tensor, self.first, (self.call.args, self.call.kwargs))
-            self.call.args, self.call.kwargs = cloned(inputs)
+            self.call.args, self.call.kwargs = mapped(lambda x: x[:samples].clone(), self.call.args, self.call.kwargs)
             self.versions = [x._version for x in self.inputs]
 
     def first(self, x: Tensor) -> Tensor:
@@ -80,7 +79,7 @@ class Visit:
 
     @property
     def inputs(self) -> list[Tensor]:
-        return tensors((self.call.args, self.call.kwargs))
+        return entering(self.call.args, self.call.kwargs)
 
     @property
     def lost(self) -> bool:

@@ -19,15 +19,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_map_only
 
 from ..linalg.symmetric import Tally
 from .bellman import Gain, Problem
 from .capture import Capture
 from .policy import Step, forward_pass, react
-from .recompute import Bare, attributes_kept, replayed, tensors, tensors_kept
+from .recompute import Bare, attributes_kept, entering, replayed, tensors, tensors_kept
 from .record import Record, Recorder, Visit
-from .trajectory import Leaves
+from .trajectory import Leaves, mapped
 from .value import accumulated
 
 
@@ -149,7 +148,7 @@ class Replay:
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The new state reaches an atom: at its first call a player reacts and moves."""
         self.visit = self.expected(module)
-        inputs = tensors((args, kwargs))
+        inputs = entering(args, kwargs)
         self.require_shapes(inputs, self.visit.entered)
         self.dz = differences(map(self.visit.first, inputs), self.visit.inputs) if self.steps else []
         gain = self.gains.get(module)
@@ -225,13 +224,13 @@ def recomputed(visit: Visit, old: dict[int, Tensor]) -> tuple[list[Tensor], list
     """(y, z): the outputs of a visit at the old parameters and inputs, with the graph from the inputs."""
     z: list[Tensor] = []
 
-    def entering(x: Tensor) -> Tensor:
+    def traced(x: Tensor) -> Tensor:
         if not x.is_floating_point():
             return x
         z.append(x.detach().requires_grad_())
         return z[-1].clone()  # which the module may overwrite
 
-    args, kwargs = tree_map_only(Tensor, entering, (visit.call.args, visit.call.kwargs))
+    args, kwargs = mapped(traced, visit.call.args, visit.call.kwargs)
     state = {f"module.{name}": old.get(id(p), p).detach() for name, p in visit.module.named_parameters()}
     state |= {f"module.{name}": buffer.clone() for name, buffer in visit.module.named_buffers()}
     with replayed(visit.call.rng), attributes_kept(visit.module):
