@@ -50,6 +50,15 @@ class Again:
                 loss = self.closure()
         return number(loss)
 
+    def outputs(self) -> list[Tensor]:
+        """What the closure gives to ``optimizer.backward``, call by call."""
+        self.capture.overheard = heard = list[Tensor]()
+        try:
+            self()
+        finally:
+            self.capture.overheard = None
+        return heard
+
     def require_comparable(self, loss: Any, tried: bool) -> None:
         """Raise ValueError where losses of the closure do not tell a good step from a bad one.
 

@@ -26,7 +26,7 @@ from .linalg.symmetric import Tally
 from .ode.foreign import watch
 from .ode.replays import listen
 from .options import Search, game_of, group_defaults, rate_of, require_limits, require_trainable, resolved, samples_of
-from .passes import require_attached, require_path, send_columns
+from .passes import keep_outputs, require_attached, require_path, send_columns, try_out
 from .reporting import Report
 from .scaling import scale_of_caller
 from .seats import seats_of
@@ -189,7 +189,7 @@ class OCNOpt(Inspected):
         Raises ValueError when either is not so.
         """
         if self.capture.mode is Mode.OFF:
-            return loss.backward()  # a trial: only the loss is wanted
+            return try_out(self.capture, output)
         require_attached(loss, output)
         if self.uses_curvature():
             require_path(self.capture, loss, output)
@@ -199,6 +199,8 @@ class OCNOpt(Inspected):
             with self.capture.during(Mode.OFF):
                 factor = self.terminal.factor(loss, output, self.generator())
             send_columns(self.capture, factor, output, self.targets())
+            if getattr(self.search, "acceleration", 0.0):
+                keep_outputs(self.capture, factor, loss, output)
             if factor.root is not None:
                 self.draw_signs(factor.root, output)
         heard = self.capture.heard

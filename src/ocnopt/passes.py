@@ -13,6 +13,7 @@ from .core.backward import Pass
 from .core.capture import Capture, Mode
 from .core.losses import is_of_labels
 from .core.terminal import Factor
+from .core.trajectory import Outputs
 from .linalg.symmetric import Tally
 from .seats import Seat
 
@@ -49,6 +50,23 @@ def require_attached(loss: Tensor, output: Tensor) -> None:
         raise ValueError("The output has no graph: pass the tensor the loss was computed from, not a detached copy.")
     if not loss.requires_grad:
         raise ValueError("The loss has no graph: compute it from the output with gradients enabled, undetached.")
+
+
+def keep_outputs(capture: Capture, factor: Factor, loss: Tensor, output: Tensor) -> None:
+    """Keep the output and the columns there, which are v = ∂L/∂output alone where the factor has none."""
+    with capture.during(Mode.OFF):
+        columns = factor.columns or torch.autograd.grad(loss, output, retain_graph=True)
+    Y = torch.stack([column.detach() for column in columns])
+    capture.sweep_of(output).outputs = Outputs(output.detach().clone(), Y)
+
+
+def try_out(capture: Capture, output: Tensor) -> None:
+    """In a trial: only the loss is wanted, and the output where someone asks for it. Gradients are zero."""
+    if capture.overheard is not None:
+        capture.overheard.append(output.detach().clone())
+    for p in capture.model.parameters():
+        if p.requires_grad and p.grad is None:
+            p.grad = torch.zeros_like(p)
 
 
 def require_path(capture: Capture, loss: Tensor, output: Tensor) -> None:

@@ -32,9 +32,7 @@ def line_of(turns: Sequence[Turn], played: Played | None) -> Line:
     """b and H along the step that will be taken. Where no response is known a turn's own metric stands for H."""
     b, H = 0.0, 0.0
     if played is not None:
-        played = at_rates(
-            played, {id(p): float(g["lr"]) for turn in turns for p, g in zip(turn.params, turn.groups, strict=True)}
-        )
+        played = at_own_rates(played, turns)
         slopes, R, overlap = directions(played)
         quadratic = bellman_quadratic(slopes[:1], R[:1], weighted_core(played.boundary), overlap[:1, :1], 0.0)
         b, H = float(quadratic.b), float(quadratic.H)
@@ -63,6 +61,12 @@ def line_along(turns: Sequence[Turn], played: Played | None, moves: Sequence[Seq
         zero = played.boundary.C.new_zeros
         H += float(bellman_quadratic(zero(1), R[None], weighted_core(played.boundary), zero(1, 1), 0.0).H)
     return Line(b, H)
+
+
+def at_own_rates(played: Played, turns: Sequence[Turn]) -> Played:
+    """The steps as far as they will be taken."""
+    pairs = ((p, group) for turn in turns for p, group in zip(turn.params, turn.groups, strict=True))
+    return at_rates(played, {id(p): float(group["lr"]) for p, group in pairs})
 
 
 def at_rates(played: Played, rates: dict[int, float]) -> Played:

@@ -200,8 +200,8 @@ class Solver:
     def policy(self, problem: Problem) -> tuple[Sequence[Gain], list[Step]]:
         if self.jointly:
             with self.watch.phase("backward pass"):
-                steps = joint_steps(problem, self.tally)
-            return self.watch.gains(problem), steps
+                joint = joint_steps(problem, self.tally)
+            return self.watch.gains(problem), joint
         with self.watch.phase("backward pass"):
             gains = backward_pass(problem)
         with self.watch.phase("forward pass"):

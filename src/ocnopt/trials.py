@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .accelerating import STRAIGHT, Bend, accelerated
 from .core.acceptance import Damping, Line, Outcome, Rule
 from .core.bellman import Pace
 from .core.capture import Capture
@@ -137,6 +138,7 @@ class Trials:
     loss: float
     eps: float
     boundary: Boundary | None = None
+    bend: Bend = STRAIGHT
 
     def run(self) -> Outcome:
         """Move the parameters, or leave them and everything else bit for bit as they were."""
@@ -174,19 +176,23 @@ class Trials:
         return self.gave_up(outcome, rule.exhausted(damping))
 
     def propose(self, fresh: bool) -> Line:
-        """Steps of all turns at the present λ, and the quadratic along them."""
+        """Steps of all turns at the present λ, and the quadratic along them, straight as it is."""
         clock = self.method.clock
         with plainly(self.turns):
             if not fresh:
                 self.solver.redamp(self.turns, clock)
-            return line_of(self.turns, self.solver.propose(self.turns, self.boundary, clock))
+            played = self.solver.propose(self.turns, self.boundary, clock)
+            line = line_of(self.turns, played)
+        if limit := self.method.rule.acceleration:
+            self.bend = accelerated(self.solver, self.turns, played, self.again, limit)
+        return line
 
     def attempt(self, line: Line, alpha: float, count: int) -> Outcome:
         """Move by α, measure, and move back unless the objective has fallen by enough."""
         clock, predicted = self.method.clock, line.decrease(alpha)
         shown = -predicted if math.isfinite(predicted) else 0.0
         clock.update(length=alpha, predicted=shown, tries=clock.get("tries", 0) + 1)
-        outcome = Outcome(False, "", self.loss, self.method.trust.value, predicted, math.nan, alpha, count)
+        outcome = Outcome(False, "", self.loss, self.method.trust.value, predicted, math.nan, alpha, count, *self.bend)
         if not predicted > 0:
             return outcome
         before = objective(self.loss, self.turns)

@@ -67,6 +67,23 @@ class Problem:
         before, after = self.objective(theta), self.objective(theta + d)
         return Dense(d, float(predicted), float(before - after), float(after))
 
+    def second(self, theta: Tensor, damping: float, stride: float = 0.0) -> Tensor:
+        """δ₂ = −½(JᵀHJ + γI + λI)⁻¹ JᵀH h″ (p,), h″ along the rates times δ₁: exact, or by differences of a stride."""
+        part = replace(self, x=self.x[: self.curved], y=self.y[: self.curved])
+        along, out = self.step(theta, damping).step, part.output(theta).detach()
+
+        def velocity(t: Tensor) -> Tensor:
+            return torch.func.jvp(part.output, (t,), (along,))[1]
+
+        if stride:
+            bent = 2 / stride * ((part.output(theta + stride * along) - out) / stride - velocity(theta))
+        else:
+            bent = torch.func.jvp(velocity, (theta,), (along,))[1]
+        J = torch.func.jacrev(lambda t: part.output(t).flatten())(theta)
+        H = torch.func.hessian(lambda h: self.loss(h.view_as(out), part.y))(out.flatten())
+        A = self.gauss_newton(theta) + damping * torch.eye(len(theta), dtype=theta.dtype)
+        return -0.5 * torch.linalg.solve(A, J.T @ (H @ bent.flatten().detach()))
+
 
 def nielsen(damping: float, ratios: Sequence[float | None], growth: float = 2.0) -> list[float]:
     """λ over tries by algorithm 3.16 of Madsen, Nielsen and Tingleff (2004); None stands for a refused one."""

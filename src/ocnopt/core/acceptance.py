@@ -45,6 +45,7 @@ class Rule(Protocol):
     """The places where searches that measure their steps differ.
 
     tries: the most in one step.  gradient, decrease: where a step has nothing left to do.
+    acceleration: the largest 2‖δ₂‖/‖δ₁‖ at which a step is bent (``core.geodesic``); 0 for straight ones.
     """
 
     @property
@@ -54,6 +55,9 @@ class Rule(Protocol):
 
     @property
     def tries(self) -> int: ...
+
+    @property
+    def acceleration(self) -> float: ...
 
     @property
     def gradient(self) -> float: ...
@@ -97,6 +101,8 @@ class LevenbergMarquardt:
     tries: the most in one step.
     gradient: the norm of the gradient, and decrease: the predicted decrease relative to the loss, at or below
         which a step does nothing; no less than the loss's own precision.
+    acceleration: add to a coupled step δ₁ the second order δ₂ of its path (``core.geodesic``), where 2‖δ₂‖/‖δ₁‖ is at
+        most this; 0.75 is common. It takes one forward pass more in each try. 0: never.
     """
 
     start: float = 1.0
@@ -108,6 +114,7 @@ class LevenbergMarquardt:
     tries: int = 10
     gradient: float = 1e-12
     decrease: float = 1e-12
+    acceleration: float = 0.0
     needs_closure = True
     default_lr = 1.0
     renews = True
@@ -126,6 +133,8 @@ class LevenbergMarquardt:
             )
         if not 0 <= self.accept < 1:
             raise ValueError(f"LevenbergMarquardt(accept={self.accept}) must lie in [0, 1).")
+        if not 0 <= self.acceleration < math.inf:
+            raise ValueError(f"LevenbergMarquardt(acceleration={self.acceleration}) must not be negative.")
 
     def first(self) -> Damping:
         return Damping(self.start, self.grow)
@@ -168,6 +177,7 @@ class Backtracking:
     needs_closure = True
     default_lr = 1.0
     renews = False
+    acceleration = 0.0
 
     def __post_init__(self) -> None:
         require_positive(self, ("damping",))
@@ -202,6 +212,7 @@ class Outcome:
     accepted: whether the parameters have moved.  reason: why not, and what the next step will do.
     predicted, actual: by how much the objective was to fall and did, at the last try; ratio: ρ, one over the other.
     damping: λ of that try.  length: its α.  tries: how many there were.
+    bend: its 2‖δ₂‖/‖δ₁‖, where a search with acceleration has found it; accelerated: whether δ₂ was a part of it.
     loss: at the parameters as the step leaves them; ``step(closure)`` returns the one before.
 
     Of a step on a batch (``core.unseen``) these are not known before the next batch: predicted, actual and ratio are
@@ -216,6 +227,8 @@ class Outcome:
     actual: float = math.nan
     length: float = 1.0
     tries: int = 0
+    bend: float = math.nan
+    accelerated: bool = False
 
     @property
     def ratio(self) -> float:
@@ -225,6 +238,7 @@ class Outcome:
         told = f"loss {self.loss:.6g}, damping {self.damping:.3g}, tries {self.tries}"
         if not math.isnan(self.actual):
             told += f", fell by {self.actual:.3g} of {self.predicted:.3g} predicted (ratio {self.ratio:.3g})"
+        told += f", accelerated (bend {self.bend:.3g})" if self.accelerated else ""
         told += f", length {self.length:.3g}" if self.length != 1 else ""
         return f"accepted: {told}" if self.accepted else f"not moved: {told}: {self.reason}"
 

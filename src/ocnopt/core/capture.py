@@ -61,6 +61,7 @@ class Capture:
     on_hidden: called with (capture, root outputs) of a sweep in which players ran without gradients, as they do in an
         adjoint's forward solve, and will be called again on the way back.
     refusals: why calls of a module could not be captured in this step.
+    overheard: takes the outputs that ``optimizer.backward`` is given in a trial, where someone asks for them.
     """
 
     def __init__(self, model: nn.Module, slots: dict[nn.Module, Slot], batch_dim: int = 0) -> None:
@@ -69,15 +70,14 @@ class Capture:
         self.batch_dim = batch_dim
         self.mode = Mode.LOSS
         self.keep: int | None = None
-        self.rows = 0
-        self.scale = 1.0
+        self.rows, self.scale = 0, 1.0
         self.ranks, self.tally = ALONE, Tally()
         self.void: Callable[[], bool] = lambda: False
         self.on_root: Callable[[Sweep, GradientEdge], None] | None = None
         self.on_hidden: Callable[[Capture, list[Tensor]], None] | None = None
         self.enabled = True
-        self.entered = 0
-        self.hidden = False
+        self.entered, self.hidden = 0, False
+        self.overheard: list[Tensor] | None = None
         self.clear()
         remove_inert(model)
         self.handles = [

@@ -13,14 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..linalg.symmetric import BLOCK, mirrored
 from .lookup import is_lookup, products_of_touched, sample_lookup_gram
 from .stage import Stage
 
 CHUNK = 2**24
 """Largest number of elements that a per-sample product may hold at once."""
-
-BLOCK = 512
-"""Rows of a coupled G that are made at once: beside G, two blocks (BLOCK, R) are all that is in memory."""
 
 
 class Rows(NamedTuple):
@@ -61,7 +59,15 @@ def coupled_gram(stage: Stage) -> Tensor:
 
 
 def summed_gram(stages: Sequence[Stage], dtype: torch.dtype) -> Tensor:
-    """The sum of the stages' coupled G (R, R), in this precision; half of it is computed."""
+    """The sum of the stages' coupled G (R, R), in this precision; half of it is computed.
+
+    Beside it two blocks (BLOCK, R) are all that is in memory.
+    """
+    return mirrored(lower_gram(stages, dtype))
+
+
+def lower_gram(stages: Sequence[Stage], dtype: torch.dtype) -> Tensor:
+    """``summed_gram`` with numbers that mean nothing above the diagonal."""
     count = stages[0].samples.count * stages[0].rank
     G = torch.zeros(count, count, dtype=dtype, device=stages[0].gradient[0].device)
     for stage in stages:
@@ -69,9 +75,6 @@ def summed_gram(stages: Sequence[Stage], dtype: torch.dtype) -> Tensor:
             for start in range(0, count, BLOCK):
                 stop = min(start + BLOCK, count)
                 G[start:stop, :stop] += term.block(slice(start, stop), dtype)
-    for start in range(0, count, BLOCK):
-        stop = min(start + BLOCK, count)
-        G[:start, start:stop] = G[start:stop, :start].mT
     return G
 
 
@@ -107,7 +110,8 @@ def terms(stage: Stage) -> Iterator[Outer | Hadamard]:
         return
     rows, D = rotated_rows(stage)
     if D is None and len(rows) == 1 and rows[0].Z.shape[2] == 1:
-        yield from (Hadamard(sample_rows(U), Z.repeat_interleave(len(U), 0)) for Z, U in single(*rows[0]))
+        pairs = ((sample_rows(U), Z.repeat_interleave(len(U), 0)) for Z, U in single(*rows[0]))
+        yield from (Outer(U * Z) if U.shape[1] == 1 else Hadamard(U, Z) for U, Z in pairs)
         return
     n_out = rows[0].U.shape[-1]
     yield from (Outer(sample_rows(X.flatten(2))) for X in products(rows, D, chunk_of(rows, stage), n_out))

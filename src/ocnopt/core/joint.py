@@ -12,28 +12,48 @@ have added to the gradient of the loss, and otherwise nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..linalg.cores import solve_shrunk
+from ..linalg.cores import System, factorised
 from ..linalg.symmetric import Tally
 from .bellman import Problem
-from .gram import summed_gram
+from .gram import lower_gram
 from .policy import Step
 from .protocols import Params
 from .stage import Stage, inner, minus, plus
 
 
-def joint_steps(problem: Problem, tally: Tally) -> list[Step]:
+class Joint(list[Step]):
+    """The steps of all stages, and the system that has given them, which stays factorised as long as they are kept."""
+
+    def __init__(self, steps: Iterable[Step], problem: Problem, system: System) -> None:
+        super().__init__(steps)
+        self.problem, self.system = problem, system
+
+    def towards(self, a: Tensor) -> list[Step]:
+        """Steps of the same system from the gradient pull(C a) in place of Q_θ, for a (N, r)."""
+        x = self.system.solve(weighed(self.problem.blocks, a))
+        return [settled(stage, stage.pull(x)) for stage in self.problem.stages]
+
+
+def joint_steps(problem: Problem, tally: Tally) -> Joint:
     """Steps of all stages, in forward order; the problem's value is coupled, its saturation has no bound."""
     C = problem.blocks
-    G = summed_gram(problem.stages, C.dtype)
+    G = lower_gram(problem.stages, C.dtype)
     c = coordinates_of(problem)
     rests = remainders(problem.stages, c, G)
-    x = solve_shrunk(C, G, c - (C @ response(problem.stages, rests)[..., None].to(C))[..., 0], tally)
-    return [settled(stage, plus(stage.pull(x), rest)) for stage, rest in zip(problem.stages, rests, strict=True)]
+    system = factorised(C, G, tally)
+    x = system.solve(c - weighed(C, response(problem.stages, rests)))
+    steps = (settled(stage, plus(stage.pull(x), rest)) for stage, rest in zip(problem.stages, rests, strict=True))
+    return Joint(steps, problem, system)
+
+
+def weighed(C: Tensor, a: Tensor) -> Tensor:
+    """C a for blocks C (N, r, r) and a (N, r)."""
+    return (C @ a[..., None].to(C))[..., 0]
 
 
 def coordinates_of(problem: Problem) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -98,6 +98,13 @@ class Call:
         self.draws = over(self.draws, scale**0.5)
 
 
+class Outputs(NamedTuple):
+    """What a loss was computed from, h (B, ...), and the columns of the terminal factor there, Y (r, B, ...)."""
+
+    h: Tensor
+    Y: Tensor
+
+
 @dataclass(eq=False)
 class Sweep:
     """One forward sweep of the model and what its root output revealed.
@@ -108,6 +115,7 @@ class Sweep:
         ``optimizer.backward`` computed it; None otherwise.
     coordinates: of v in the columns, (B, r); None where Y = v.
     rank: number of columns captured, 0 where Y = v.
+    outputs: what the loss was computed from, where ``optimizer.backward`` was told to keep it.
     """
 
     batch: int | None = None
@@ -115,6 +123,7 @@ class Sweep:
     core: Tensor | None = None
     coordinates: Tensor | None = None
     rank: int = 0
+    outputs: Outputs | None = None
 
     @property
     def elementwise(self) -> bool:
@@ -128,6 +137,8 @@ class Sweep:
             self.core = self.core * scale
         if self.coordinates is not None:
             self.coordinates = self.coordinates / scale**0.5
+        if self.outputs is not None:
+            self.outputs = Outputs(self.outputs.h, self.outputs.Y / (scale**0.5 if self.rank else scale))
 
 
 def times(leaves: Leaves, factor: float) -> Leaves:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from .symmetric import DecompositionError, Tally, in_memory, symmetrize
+from .symmetric import DecompositionError, Tally, in_memory, mirrored, symmetrize
 
 
 def shrink(C: Tensor, G: Tensor) -> Tensor:
@@ -21,21 +23,54 @@ def shrink(C: Tensor, G: Tensor) -> Tensor:
 
 
 def solve_shrunk(C: Tensor, G: Tensor, b: Tensor, tally: Tally) -> Tensor:
-    """(I + CG)⁻¹b for C ⪰ 0 of blocks (N, r, r), G ⪰ 0 (N·r, N·r) and b (N, r). G is overwritten.
+    """(I + CG)⁻¹b for C ⪰ 0 of blocks (N, r, r), G ⪰ 0 (N·r, N·r) and b (N, r). G is overwritten."""
+    return factorised(C, G, tally).solve(b)
+
+
+class Rooted(NamedTuple):
+    """I + CG = S(I + SGS)S⁻¹ for a diagonal C = S² > 0, by the Cholesky factor L of I + SGS.  S: (N, r)."""
+
+    S: Tensor
+    L: Tensor
+
+    def solve(self, b: Tensor) -> Tensor:
+        """(I + CG)⁻¹b for b (N, r)."""
+        y = torch.linalg.solve_triangular(self.L, (b / self.S).view(-1, 1), upper=False)
+        return self.S * torch.linalg.solve_triangular(self.L.mT, y, upper=True).view_as(b)
+
+
+class Eliminated(NamedTuple):
+    """I + CG = S(LU)S⁻¹ with pivots.  S: (N, r) or 1."""
+
+    S: Tensor | float
+    LU: Tensor
+    pivots: Tensor
+
+    def solve(self, b: Tensor) -> Tensor:
+        """(I + CG)⁻¹b for b (N, r)."""
+        return self.S * torch.linalg.lu_solve(self.LU, self.pivots, (b / self.S).view(-1, 1)).view_as(b)
+
+
+System = Rooted | Eliminated
+
+
+def factorised(C: Tensor, G: Tensor, tally: Tally) -> System:
+    """I + CG, ready to be solved. Only the lower half of G is read, and G is overwritten.
 
     A diagonal C = S² > 0 takes one Cholesky factorisation, of I + SGS. Where rounding has made that indefinite, which
     is counted, and for any other C, it is elimination with pivots.
     """
     S = positive_root(C)
-    if S is None:
-        weighed = (C @ G.view(len(C), -1, len(G))).view_as(G)
-        weighed.diagonal().add_(1.0)
-        return torch.linalg.solve(weighed, b.flatten()).view_as(b)
-    A = G.mul_(S.flatten()[:, None]).mul_(S.flatten())
-    A.diagonal().add_(1.0)
-    y = (b / S).view(-1, 1)
-    L = factor(A, tally)
-    return S * (torch.linalg.solve(A, y) if L is None else torch.cholesky_solve(y, L)).view_as(b)
+    if S is not None:
+        A = G if bool((S == 1).all()) else G.mul_(S.flatten()[:, None]).mul_(S.flatten())
+        A.diagonal().add_(1.0)
+        L = factor(A, tally)
+        if L is not None:
+            return Rooted(S, L)
+        return Eliminated(S, *torch.linalg.lu_factor(mirrored(A)))
+    weighed = (C @ mirrored(G).view(len(C), -1, len(G))).view_as(G)
+    weighed.diagonal().add_(1.0)
+    return Eliminated(1.0, *torch.linalg.lu_factor(weighed))
 
 
 def factor(A: Tensor, tally: Tally) -> Tensor | None:

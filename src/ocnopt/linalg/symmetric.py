@@ -17,6 +17,9 @@ from torch import Tensor
 Tally = Counter[str]
 """How often each fallback was taken, by name."""
 
+BLOCK = 512
+"""Rows of a large matrix that are made at once."""
+
 JITTERS = (1e-6, 1e-4, 1e-2)
 
 
@@ -46,6 +49,16 @@ def in_memory() -> Iterator[None]:
 def symmetrize(A: Tensor) -> Tensor:
     """(A + Aᵀ)/2 for matrices (..., n, n)."""
     return (A + A.mT) / 2
+
+
+def mirrored(A: Tensor) -> Tensor:
+    """The symmetric matrix (n, n) of which A holds the lower half; in place, block by block."""
+    for start in range(0, len(A), BLOCK):
+        block = A[start : start + BLOCK]
+        A[:start, start : start + BLOCK] = block[:, :start].mT
+        own = block[:, start : start + BLOCK].tril()
+        block[:, start : start + BLOCK] = own + own.tril(-1).mT
+    return A
 
 
 def mean_diagonal(A: Tensor) -> Tensor:
