@@ -22,14 +22,23 @@ Method = Callable[[Fit, Clock], Iterator[None]]
 COUPLED_BATCH, ROWS = 1024, 4096
 """Samples of a coupled step on a part, whose curvature is theirs alone, and the most rows: samples times outputs."""
 DAMPING = 1e-2
-"""λ of the first of them: a hundred steps are too few to come down from 1. On batches as large it does no harm."""
+"""λ of the first step: a hundred steps are too few to come down from 1. On batches as large it does no harm."""
 ADAM_SHARE = 0.5
 """Of the seconds, before L-BFGS takes over."""
 
 
 def coupled(fit: Fit, clock: Clock) -> Iterator[None]:
     """All samples: coupled, exact Gauss-Newton, Levenberg-Marquardt; until it has converged."""
-    search = LevenbergMarquardt(smallest=1e-16)
+    return measured(fit, LevenbergMarquardt(smallest=1e-16))
+
+
+def accelerated(fit: Fit, clock: Clock) -> Iterator[None]:
+    """The same with geodesic acceleration, from the smaller λ."""
+    return measured(fit, LevenbergMarquardt(start=DAMPING, smallest=1e-16, acceleration=0.75))
+
+
+def measured(fit: Fit, search: LevenbergMarquardt) -> Iterator[None]:
+    """Coupled steps of all samples by this search, until it has converged."""
     optimizer = OCNOpt(fit.model, curvature="sgd", value="coupled", terminal="gauss-newton", search=search)
 
     def closure() -> Tensor:
