@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from results_parts import NOTHING, blocks, circumstances
 from results_studies import complete
 
+from ocnopt.core.search import Bounded
 from ocnopt_lab.commands.compare import Compare
 from ocnopt_lab.studies import goals
 from ocnopt_lab.studies.arms import Arm, arms_of, best_rates
@@ -42,7 +43,6 @@ class Row:
     problem: str
     ours: float
     default: float | None
-    bounded: float | None
     twin: float | None
     rival: float | None
     name: str
@@ -61,13 +61,12 @@ def row_of(study: Experiment, emsa: Experiment | None) -> Row | None:
         return None
     rivals = {name: accuracy(best[name]) for name in FIRST_ORDER if name in best}
     name = max(rivals, key=lambda key: rivals[key] or -math.inf, default="")
-    default = next((arm for arm in arms if arm.method == "ocnopt" and arm.rate == 0.7), None)
+    default = next((arm for arm in arms if arm.method == "ocnopt" and arm.rate == Bounded.default_lr), None)
     other = best_rates(arms_of(complete(emsa), problem)).get("emsa") if emsa else None
     return Row(
         problem,
         accuracy(best["ocnopt"]) or 0.0,
         accuracy(default),
-        accuracy(best.get("ocnopt-bounded")),
         accuracy(best.get("ekfac-off")),
         rivals.get(name),
         name,
@@ -85,11 +84,11 @@ def table_three(studies: Studies) -> str:
     rows = [row for row in found if row is not None]
     if not rows:
         return NOTHING
-    columns = ("problem", "DDPNOpt, printed", "OCNOpt", "at its default", "bounded", "feedback off", "first order")
+    columns = ("problem", "DDPNOpt, printed", "OCNOpt", "at its default", "feedback off", "first order")
     lines = [
         (
             row.problem,
-            *map(shown, (PAPER.get(row.problem), row.ours, row.default, row.bounded, row.twin)),
+            *map(shown, (PAPER.get(row.problem), row.ours, row.default, row.twin)),
             f"{shown(row.rival)} {row.name}",
             shown(row.emsa),
             *("" if held is None else "yes" if held else "no" for held in row.verdicts()),
@@ -163,24 +162,21 @@ def time_to_target(studies: Studies) -> str:
     own = {n: s for n, s in studies.items() if n.startswith(("table-", "time-")) and isinstance(s, Compare)}
     found = {name: shares(study) for name, study in own.items()}
     rows = [
-        (*place(own[name], x), x.method, ratio(x.seconds), ratio(x.steps), f"{x.cost:.1f}", x.goal.removeprefix("the "))
+        (*place(own[name], x), ratio(x.seconds), ratio(x.steps), f"{x.cost:.1f}", x.goal.removeprefix("the "))
         for name, line in found.items()
         for x in line
     ]
     if not rows:
         return NOTHING
-    columns = ("problem", "on", "method", "x seconds", "x steps", "x time per step", "target")
+    columns = ("problem", "on", "x seconds", "x steps", "x time per step", "target")
     note = (
         "Medians over the seeds, OCNOpt at its default rate. Seconds and steps: to the target, as multiples of the "
         "fastest baseline's at any of its rates (each column has a fastest of its own); ∞ where the target was not met "
         "in the same number of epochs. Time per step: of a median step, as a multiple of that baseline's."
     )
     table = Table("Time to the loss of the best swept baseline", columns, rows, note)
-    told = [count(method, [x for line in found.values() for x in line if x.method == method]) for method in OURS]
-    return blocks([*told, table.markdown(), *circumstances(own.values())])
-
-
-OURS = ("ocnopt", "ocnopt-bounded")
+    told = count([x for line in found.values() for x in line])
+    return blocks([told, table.markdown(), *circumstances(own.values())])
 
 
 def place(study: Experiment, x: Share) -> tuple[str, str]:
@@ -191,12 +187,12 @@ def ratio(value: float) -> str:
     return f"{value:.2f}" if math.isfinite(value) else "∞"
 
 
-def count(method: str, found: Sequence[Share]) -> str:
+def count(found: Sequence[Share]) -> str:
     """How often the target of the project was met."""
     fast = sum(x.seconds <= 0.8 for x in found)
     slow = sum(x.seconds > 1.25 for x in found)
     steps = sum(x.steps <= 0.8 for x in found)
     return (
-        f"**{method}** at its default rate needs at most 0.8 times the seconds on **{fast} of {len(found)}** and more "
+        f"OCNOpt at its default rate needs at most 0.8 times the seconds on **{fast} of {len(found)}** and more "
         f"than 1.25 times on **{slow}**; at most 0.8 times the steps on **{steps}**."
     )

@@ -46,7 +46,7 @@ def require_spreadable(ranks: Ranks, value: Value, rollout: Any, search: Any) ->
     if ranks.size > 1 and found:
         raise ValueError(
             f"{found[0]} needs the whole batch in one process, and DistributedDataParallel has spread it over "
-            f"{ranks.size}; choose value='per-sample', rollout='linear', and search='model' or 'fixed'."
+            f"{ranks.size}; choose value='per-sample', rollout='linear', and search='bounded' or 'fixed'."
         )
 
 

@@ -73,7 +73,7 @@ class Again:
         if self.earlier and self.capture.reached is self.earlier:
             raise ValueError(
                 "Gradients from before the closure are a part of this step, and this search measures the closure's loss"
-                " alone; accumulate inside of the closure, or choose search='model'."
+                " alone; accumulate inside of the closure, or choose search='bounded'."
             )
 
     def require_same(self, loss: Any) -> None:
@@ -83,7 +83,7 @@ class Again:
             raise ValueError(
                 f"The closure found the losses {number(loss):.9g} and {again:.9g} at the same parameters; this search "
                 "compares losses, so draw the batch and all random numbers but torch's own outside of the closure, or "
-                "choose search='model'."
+                "choose search='bounded'."
             )
 
 

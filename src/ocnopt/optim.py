@@ -46,15 +46,15 @@ class OCNOpt(Inspected):
     Args:
         model: the module to train. The optimizer hooks its layers; ``remove_hooks`` undoes that.
         lr: the step with search="fixed" (None: 1e-2 for sgd, 1e-3 for rmsprop and adam, 2e-3 for kfac and
-            ekfac); the longest step with search="bounded" (None: 1); a multiplier of the search's own step
-            otherwise (None: ``MODEL_LR`` for "model", else 1).
+            ekfac); the longest step with search="bounded" (None: 0.25); a multiplier of the search's own step
+            otherwise (None: 0.7 for "model", else 1).
         curvature: the metric: "sgd", "rmsprop", "adam", "kfac", "ekfac", or an object of ``ocnopt.curvature``.
         terminal: the factor of the loss's curvature: "auto", "gradient", "true-vs-rest", "gauss-newton",
             "fisher", or an object of ``ocnopt.core.terminal``.
         value: "per-sample", "coupled", "own-gains" (as printed by DDPNOpt), or "robust" (against disturbances).
         rollout: "linear", or "nonlinear" (a second forward pass).
-        search: "model" (step length and momentum from the Bellman quadratic), "bounded" (the same, no longer than
-            lr), "fixed", a ``core.search.Model``; or,
+        search: "bounded" (step length and momentum from the Bellman quadratic, no longer than lr), "model" (the same,
+            multiplied by lr), "fixed", a ``core.search.Model``; or,
             with ``step(closure)``, "levenberg-marquardt", "backtracking" or, on batches,
             "stochastic-levenberg-marquardt", or an object of ``core.acceptance`` or ``core.unseen``.
         feedback: κ ≥ 0, scales the terminal core; 0 is the base optimizer.
@@ -83,7 +83,6 @@ class OCNOpt(Inspected):
         TypeError, ValueError: with a sentence, for arguments that make no sense.
     """
 
-    MODEL_LR = 0.7
     OPTIONS = (
         *("model", "curvature", "search", "value", "terminal", "rollout_kind"),
         *("feedback", "saturation", "feedback_samples", "feedback_every", "batch_dim", "seed"),
@@ -98,7 +97,7 @@ class OCNOpt(Inspected):
         terminal: str | Terminal = "auto",
         value: str | Value = "per-sample",
         rollout: str = "linear",
-        search: str | Search | None = "model",
+        search: str | Search | None = "bounded",
         feedback: float = 1.0,
         *,
         momentum: float | None = None,
@@ -130,7 +129,7 @@ class OCNOpt(Inspected):
         self.game_kind, self.alignment = game_of(game, alignment, self.curvature, self.value), alignment
         self.blocks = None if blocks is None else tuple(blocks)
         self.memory_budget, self.compiled = memory_budget, compiled_of(compile)
-        rate = rate_of(self.search, self.curvature, self.MODEL_LR) if lr is None else lr
+        rate = rate_of(self.search, self.curvature) if lr is None else lr
         defaults = {"lr": rate, "weight_decay": weight_decay, "period": 1}
         defaults.update(group_defaults(self.curvature, momentum, betas))
         super().__init__(list(model.parameters()) if params is None else params, defaults)

@@ -37,8 +37,8 @@ VALUES: dict[str, Callable[[], Value]] = {
 ROLLOUTS: dict[str, type[Linear] | type[Nonlinear]] = {"linear": Linear, "nonlinear": Nonlinear}
 Search = Model | LevenbergMarquardt | Backtracking | StochasticLevenbergMarquardt
 SEARCHES: dict[str, Callable[[], Search | None]] = {
-    "model": Model,
     "bounded": Bounded,
+    "model": Model,
     "fixed": lambda: None,
     "levenberg-marquardt": LevenbergMarquardt,
     "backtracking": Backtracking,
@@ -123,9 +123,9 @@ def with_damping(part: Any, damping: float | None) -> Any:
     return part if name is None else replace(part, **{name: damping})
 
 
-def rate_of(search: Any, curvature: Curvature, multiplier: float) -> float:
+def rate_of(search: Search | None, curvature: Curvature) -> float:
     """lr where none is given."""
-    return curvature.default_lr if search is None else getattr(search, "default_lr", multiplier)
+    return (search or curvature).default_lr
 
 
 def require_closure(search: Any, groups: Sequence[Mapping[str, Any]]) -> None:
@@ -133,7 +133,7 @@ def require_closure(search: Any, groups: Sequence[Mapping[str, Any]]) -> None:
     if any(float(group["lr"]) for group in groups):
         raise ValueError(
             f"search={name_of(search)!r} measures its steps and needs optimizer.step(closure): pass a closure that "
-            "does zero_grad, forward and backward and returns the loss, or choose search='model'."
+            "does zero_grad, forward and backward and returns the loss, or choose search='bounded'."
         )
 
 
@@ -149,7 +149,7 @@ def resolved(
     kind, how = made("value", value, VALUES), with_damping(made("search", search, SEARCHES), damping)
     if isinstance(how, StochasticLevenbergMarquardt) and not isinstance(kind, Coupled):
         raise ValueError(
-            f"search={name_of(how)!r} is for value='coupled'; with other values search='model' is for batches."
+            f"search={name_of(how)!r} is for value='coupled'; with other values search='bounded' is for batches."
         )
     return (
         with_damping(curvature_of(curvature), damping),

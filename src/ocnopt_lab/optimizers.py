@@ -31,7 +31,7 @@ _RATE = {"lr", "weight_decay", "momentum", "betas"}
 _CONTROL = {"curvature", "terminal", "beta", "value", "rollout", "search", "feedback", "damping", "game", "alignment"}
 _CONTROL |= {"feedback_samples"}
 TABLE: dict[str, Kind] = {
-    "ocnopt": Kind(_ours, frozenset(_CONTROL | _RATE), (0.2, 0.35, 0.5, 0.7, 1.0)),
+    "ocnopt": Kind(_ours, frozenset(_CONTROL | _RATE), (0.06, 0.12, 0.25, 0.5, 1.0)),
     **BASELINES,
 }
 Name = Annotated[str, arg(constructor=literal_type_from_choices(TABLE))]
@@ -57,7 +57,7 @@ class OptimizerConfig:
     rollout: str | None = None
     """ocnopt: the forward pass of the policy (linear, nonlinear)."""
     search: str | None = None
-    """ocnopt: how far to step (fixed, model, bounded; levenberg-marquardt and backtracking measure every step)."""
+    """ocnopt: how far to step (bounded, model, fixed; levenberg-marquardt and backtracking measure every step)."""
     feedback: float | None = None
     """ocnopt: strength of the feedback, 0 is the base optimizer and 1 the full policy."""
     feedback_samples: str | None = None

@@ -35,7 +35,7 @@ PAGES = {
 def small(out: Path, device: str) -> dict[str, Any]:
     one: dict[str, Any] = {"problems": ("wine-fcn",), "epochs": 1, "seeds": 1}
     found = {
-        "table-wine-fcn": Compare(**one, optimizers="ocnopt,ocnopt-bounded,ekfac-off,adam", sweep="none"),
+        "table-wine-fcn": Compare(**one, optimizers="ocnopt,ekfac-off,adam", sweep="none"),
         "emsa-wine-fcn": Compare(**one, optimizers="emsa", sweep="none"),
         "ablate-wine": Ablate(**one, axes=("kappa",)),
         **{
@@ -65,7 +65,7 @@ def test_pages_grow_with_what_is_complete(pages: Path) -> None:
     text = (pages / "ddpnopt.md").read_text()
     assert "| wine-fcn | 98.18 |" in text and "--optimizers emsa" in text
     assert "No run" in (pages / "robustness.md").read_text()
-    assert "| wine-fcn | cpu | ocnopt-bounded |" in (pages / "time-to-target.md").read_text()
+    assert "| wine-fcn | cpu |" in (pages / "time-to-target.md").read_text()
     assert Pages(run=("all",), write=pages).work(QUIET) == 0
     text = (pages / "robustness.md").read_text()
     assert "| wine-fcn |" in text and "![" in text and "--search bounded" in text

@@ -87,7 +87,8 @@ def test_names_are_those_that_are_accepted(axis: str) -> None:
 def test_rates_are_those_of_the_curvatures() -> None:
     found = {code(row[0])[0]: float(row[2].strip("`")) for row in under(OPTIONS, "curvature").rows}
     assert found == {name: kind.default_lr for name, kind in curvature.TABLE.items()}
-    assert f"step, {OCNOpt.MODEL_LR} if left out" in next(r[2] for r in under(OPTIONS, "OCNOpt").rows if r[0] == "`lr`")
+    told = next(r[2] for r in under(OPTIONS, "OCNOpt").rows if r[0] == "`lr`")
+    assert all(f"step, {kind.default_lr} if left out" in told for kind in (search.Bounded, search.Model))
 
 
 def texts(root: str) -> Iterator[str]:

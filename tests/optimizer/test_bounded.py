@@ -39,8 +39,8 @@ def test_without_a_rate_nothing_moves() -> None:
 @pytest.mark.parametrize("curvature", ["ekfac", "adam"])
 def test_at_a_rate_of_one_it_is_the_model_search(curvature: str) -> None:
     model, other = twins(mlp)
-    train(model, build(model, curvature, "bounded", lr=1.0), 25)
-    train(other, build(other, curvature, "model", lr=1.0), 25)
+    train(model, build(model, curvature, Bounded(noise=1.0, decay=0.8), lr=1.0), 25)
+    train(other, build(other, curvature, Model(noise=1.0, decay=0.8), lr=1.0), 25)
     assert same(weights(model), weights(other))
 
 
@@ -107,5 +107,5 @@ def test_the_state_of_another_search_is_refused() -> None:
 
 def test_by_name_and_by_object() -> None:
     assert OCNOpt(mlp(), search="bounded").search == Bounded() != Model()
-    assert OCNOpt(mlp(), search="bounded").param_groups[0]["lr"] == 1.0
+    assert OCNOpt(mlp(), search="bounded").param_groups[0]["lr"] == OCNOpt(mlp()).param_groups[0]["lr"] == 0.25
     assert OCNOpt(mlp(), search=Bounded(start=3.0)).search.start == 3.0

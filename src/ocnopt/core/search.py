@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -99,7 +100,7 @@ def output_curvature(R: Tensor, C: Tensor, ranks: Ranks = ALONE) -> Tensor:
 
 @dataclass(frozen=True)
 class Model:
-    """Options of search="model".
+    """Options of search="model", where lr multiplies the step that the quadratic proposes.
 
     longest: upper bounds of the step length and of the heavy-ball coefficient.
     damping: where λ ends up when all goes well; None for ``noise``/B with a batch of B labels, one for each sample or
@@ -133,6 +134,7 @@ class Model:
     growth: float = 1.5
     overshoot: float = 0.5
     memory: float = 0.9
+    default_lr: ClassVar[float] = 0.7
 
     def __post_init__(self) -> None:
         optional = () if self.damping is None else ("damping",)
@@ -187,9 +189,12 @@ class Bounded(Model):
     The minimum is that over 0 ≤ lr·α ≤ lr·longest. Where lr is small it is the step, as with search="fixed"; where it
     is large it does nothing, and steps are those of the quadratic. A scheduler does not lower the bound, it shortens
     every step in proportion: otherwise a falling rate would mean nothing where the bound is far away.
+    noise, decay: λ may go lower and fall faster than where nothing bounds the steps.
     """
 
-    default_lr = 1.0
+    noise: float = 0.3
+    decay: float = 0.75
+    default_lr: ClassVar[float] = 0.25
 
     def first(self, lr: float) -> float:
         """A whole step, if lr allows it."""

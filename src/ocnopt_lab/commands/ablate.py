@@ -29,7 +29,7 @@ class Ablate(Experiment):
     """What is varied: the metric, the value, the roll-out, β of the gradient terminal factor, κ of the feedback."""
     curvature: str = "ekfac"
     """The metric of the base."""
-    search: Literal["model", "bounded", "fixed"] = "model"
+    search: Literal["bounded", "model", "fixed"] = "bounded"
     """How far the base steps."""
     lr: float | None = None
     """Learning rate, or the multiplier of the search's step. Left out: the default of each metric."""

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-from ocnopt import OCNOpt
 from ocnopt.curvature import TABLE as CURVATURES
 from ocnopt.options import SEARCHES, rate_of
 from ocnopt_lab import problems
@@ -45,9 +44,9 @@ class Robustness(Experiment):
     """The middle rate. Left out: the default of the search, or of the metric at a fixed step."""
     curvature: str = "ekfac"
     """The metric."""
-    search: Literal["model", "bounded", "fixed"] = "model"
-    """model: the rates are multipliers of the step that the search proposes. bounded: they are the longest step it may
-    propose. fixed: they are the step."""
+    search: Literal["bounded", "model", "fixed"] = "bounded"
+    """bounded: the rates are the longest step that the search may propose. model: they are multipliers of its step.
+    fixed: they are the step."""
 
     def grid(self) -> list[float]:
         """The rates, to three digits."""
@@ -57,7 +56,7 @@ class Robustness(Experiment):
             )
         if self.curvature not in CURVATURES:
             raise LabError(f"There is no metric {self.curvature!r}; choose one of {', '.join(CURVATURES)}.")
-        default = rate_of(SEARCHES[self.search](), CURVATURES[self.curvature](), OCNOpt.MODEL_LR)
+        default = rate_of(SEARCHES[self.search](), CURVATURES[self.curvature]())
         exponents = np.linspace(-self.decades / 2, self.decades / 2, self.rates)
         return [float(f"{x:.3g}") for x in (self.center or default) * 10**exponents]
 

@@ -27,7 +27,7 @@ QUICK: dict[str, Any] = {"statistics_every": 3, "decompose_every": 5}
 
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "curvature": (EKFAC(**QUICK), KFAC(**QUICK), "sgd", "rmsprop", "adam"),
-    "search": ("model", "fixed", "levenberg-marquardt", "backtracking"),
+    "search": ("bounded", "model", "fixed", "levenberg-marquardt", "backtracking"),
     "value": ("per-sample", "coupled", "robust"),
     "rollout": ("linear", "nonlinear"),
     "feedback": (1.0, 0.0),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ocnopt import OCNOpt
-from ocnopt.core.search import Bounded
+from ocnopt.core.search import Bounded, Model
 from ocnopt.curvature import TABLE as CURVATURES
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.optimizers import TABLE, OptimizerConfig
 
+_MULTIPLIERS = (0.2, 0.35, 0.5, 0.7, 1.0)
+
 
 @dataclass(frozen=True)
 class Method:
-    """An optimizer whose rate is swept. Of OCNOpt it is the multiplier of the step that its search proposes."""
+    """An optimizer whose rate is swept. Of OCNOpt it is the longest step, or what multiplies the search's own."""
 
     name: str
     optimizer: OptimizerConfig
@@ -21,12 +22,12 @@ class Method:
     @property
     def rates(self) -> tuple[float, ...]:
         """In ascending order."""
-        return TABLE[self.optimizer.name].rates
+        return _MULTIPLIERS if self.optimizer.search == "model" else TABLE[self.optimizer.name].rates
 
     @property
     def default_rate(self) -> float:
         """One of the rates."""
-        own = Bounded.default_lr if self.optimizer.search == "bounded" else OCNOpt.MODEL_LR
+        own = Model.default_lr if self.optimizer.search == "model" else Bounded.default_lr
         return TABLE[self.optimizer.name].defaults.get("lr", own)
 
     @property
@@ -44,7 +45,7 @@ METHODS = {
     for method in (
         *(Method(name, OptimizerConfig(name)) for name in TABLE),
         *(Method(f"ocnopt-{name}", OptimizerConfig(curvature=name)) for name in CURVATURES),
-        Method("ocnopt-bounded", OptimizerConfig(search="bounded")),
+        Method("ocnopt-model", OptimizerConfig(search="model")),
         *(Method(f"{name}-off", OptimizerConfig(curvature=name, feedback=0.0)) for name in CURVATURES),
     )
 }

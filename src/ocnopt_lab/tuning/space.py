@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ocnopt import OCNOpt
 from ocnopt.core.search import Bounded, Model
 from ocnopt.core.terminal import Auto
 from ocnopt.curvature import EKFAC
@@ -55,10 +54,10 @@ class Choice:
 
 
 SEARCHES = {"model": Model, "bounded": Bounded}
-_METRIC, _MODEL = EKFAC(), Model()
+_METRIC, _MODEL = EKFAC(), Bounded()
 KNOBS: tuple[Number | Choice, ...] = (
-    Choice("search", "whether lr multiplies the model's step or bounds it", tuple(SEARCHES), "model"),
-    Number("lr", "that multiplier or bound", 0.03, 1.5, OCNOpt.MODEL_LR),
+    Choice("search", "whether lr multiplies the model's step or bounds it", tuple(SEARCHES), "bounded"),
+    Number("lr", "that multiplier or bound", 0.03, 1.5, _MODEL.default_lr),
     Number("momentum", "longest heavy-ball coefficient", 0.5, 1.0, _MODEL.longest[1], log=False),
     Number("feedback", "κ, strength of the feedback", 0.0, 2.0, 1.0, log=False),
     Number("saturation", "how far feedback may change a weight", 0.1, 1.0, 0.5, log=False),
