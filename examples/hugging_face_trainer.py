@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> Trainer:
         report_to="none", disable_tqdm=True, save_strategy="no", logging_strategy="epoch",
     )  # fmt: skip
     data = {"train_dataset": Progressions(512, seed=1), "eval_dataset": Progressions(256, seed=2)}
-    # TrainingArguments.learning_rate plays no part: lr is OCNOpt's own, 0.5 of the step that its model proposes.
+    # TrainingArguments.learning_rate plays no part: lr is OCNOpt's own, the longest step that its model may propose.
     optimizer = hugging_face(model)
     trainer = Trainer(model, training, compute_metrics=metrics, optimizer_cls_and_kwargs=optimizer, **data)
     trainer.train()

@@ -44,7 +44,7 @@ REFUSED = {
         lambda: stepped(small(), curvature="kfac"),
         "with curvature=KFAC, and this optimizer has curvature=E",
     ),
-    "search": (lambda: stepped(small(), search="fixed"), "with search=none, and this optimizer has search=Model"),
+    "search": (lambda: stepped(small(), search="fixed"), "with search=none, and this optimizer has search=Bounded"),
     "shape": (lambda: stepped(small(7)), r"of 0.weight has direction of shape \(7, 7\), and the parameter has shape"),
     "layers": (lambda: stepped(small(layers=2)), "has 6 parameters in group 0, and this optimizer 4"),
     "groups": (

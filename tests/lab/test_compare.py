@@ -50,8 +50,8 @@ def test_a_comparison_of_small_runs() -> None:
     assert rows[best]["reached"] == "2 of 2" and rows[best]["x best baseline"] == "1"
     pairs = table(found, "training loss, seed by seed")
     assert [(row["first"], row["second"]) for row in pairs] == [
-        ("ocnopt at 0.7", "adamw at 0.001"),
-        ("ocnopt at 0.7", "sgd at 0.05"),
+        ("ocnopt at 0.25", "adamw at 0.001"),
+        ("ocnopt at 0.25", "sgd at 0.05"),
     ]
     difference = median(final["ocnopt", seed] - final["sgd", seed] for seed in (0, 1))
     assert float(pairs[1]["first - second"].split()[0]) == pytest.approx(difference, rel=1e-3)
@@ -73,7 +73,7 @@ def test_the_best_rate_has_the_lowest_median_and_divergence_is_no_low_loss() -> 
 
 
 def test_the_goal_is_the_loss_of_the_best_baseline_seed_by_seed() -> None:
-    results = [*runs("ocnopt", 0.7, 0.1, 0.1, 0.1), *runs("sgd", 0.05, 0.2, INF, 0.4), *runs("sgd", 0.5, INF, INF, INF)]
+    results = [*runs("ocnopt", 0.25, 0.1, 0.1, 0.1), *runs("sgd", 0.05, 0.2, INF, 0.4), *runs("sgd", 0.5, INF, INF, INF)]
     part = OnProblem("p", results, [get("ocnopt"), get("sgd")], target=None)
     assert part.goals[0].losses == {0: 0.2, 1: 0.4, 2: 0.4} and "sgd at 0.05" in part.goals[0].words
     lost = OnProblem("p", [*results[:3], *results[6:]], [get("ocnopt"), get("sgd")], target=0.3)
@@ -103,7 +103,7 @@ def test_all_rates_of_a_method_are_planned_and_paired() -> None:
     plan = Compare(problems=("digits-fcn",), optimizers="adamw,ekfac-off", seeds=2).plan()
     assert len(plan) == len({run.path for run in plan}) == 2 * (5 + 5)
     assert [run.seed for run in plan] == [0] * 10 + [1] * 10
-    assert plan[5].config.optimizer.feedback == 0.0 and plan[5].rate == plan[5].config.optimizer.lr == 0.2
+    assert plan[5].config.optimizer.feedback == 0.0 and plan[5].rate == plan[5].config.optimizer.lr == 0.06
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_a_picture_shows_what_diverged(tmp_path: Path) -> None:
 
 def test_the_grid_is_centred_on_the_default() -> None:
     grid = Robustness(problems=("digits-fcn",)).grid()
-    assert len(grid) == 9 and grid[4] == 0.7 and grid[-1] / grid[0] == pytest.approx(1e4)
+    assert len(grid) == 9 and grid[4] == 0.25 and grid[-1] / grid[0] == pytest.approx(1e4)
     assert Robustness(problems=("digits-fcn",), search="fixed", curvature="rmsprop").grid()[4] == 1e-3
 
 

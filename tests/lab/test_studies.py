@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from ocnopt_lab.commands import COMMANDS
 from ocnopt_lab.commands.train import Train
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.optimizers import OptimizerConfig
-from ocnopt_lab.runs import session
+from ocnopt_lab.runs import session, trainer
 from ocnopt_lab.runs.config import RunConfig
 
 CONFIGS = (
@@ -34,7 +33,7 @@ def test_what_is_typed_leads_to_the_same_configuration(config: RunConfig) -> Non
 def test_a_run_ends_with_its_seconds_and_its_rate_is_zero_by_then(tmp_path: Path, monkeypatch) -> None:
     """A clock on which every step takes half a second: 4 steps of an epoch with 6."""
     ticks = itertools.count(0, 0.5)
-    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(trainer, "clock_of", lambda _: lambda: next(ticks))
     config = RunConfig("digits-fcn", 100, 16, OptimizerConfig("sgd"), seconds=2.0, train_samples=96, eval_samples=10)
     run = session.start(config, tmp_path / "run")
     summary = run.run(Console(quiet=True))

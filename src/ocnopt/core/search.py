@@ -189,11 +189,10 @@ class Bounded(Model):
     The minimum is that over 0 ≤ lr·α ≤ lr·longest. Where lr is small it is the step, as with search="fixed"; where it
     is large it does nothing, and steps are those of the quadratic. A scheduler does not lower the bound, it shortens
     every step in proportion: otherwise a falling rate would mean nothing where the bound is far away.
-    noise, decay: λ may go lower and fall faster than where nothing bounds the steps.
+    noise: λ may go lower than where nothing bounds the steps.
     """
 
     noise: float = 0.3
-    decay: float = 0.75
     default_lr: ClassVar[float] = 0.25
 
     def first(self, lr: float) -> float:
