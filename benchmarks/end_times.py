@@ -2,7 +2,7 @@
 
     python benchmarks/end_times.py --write docs/results/continuous.md
 
-Two interleaved rings in the plane; the end time starts at 1.0 and at 0.05, under a penalty, and beside it stays at 1.0.
+Two rings in the plane; the end time starts at 1.0 and at 0.05, under a penalty, and beside it stays at 1.0.
 """
 
 from __future__ import annotations
@@ -50,12 +50,6 @@ class EndTimes:
     """Steps of every run."""
     penalty: float = 1.0
     """c of the penalty ½ c T²."""
-    warmup: int = 100
-    """Steps without the penalty, in which the field learns what time is good for; in as many more it comes in."""
-    lr: float = 3.0
-    """Step of the end time, as a multiplier."""
-    period: int = 5
-    """The end time moves in every so many steps."""
     out: Path = Path("runs/end-times")
     """Folder for the picture and results.md."""
     write: Path | None = None
@@ -82,14 +76,14 @@ class EndTimes:
         torch.manual_seed(seed)
         ode = NeuralODE(Field(8), t1=1.0 if name == FIXED else self.end(start_of(name)))
         model = nn.Sequential(nn.Linear(2, 8), ode, nn.Linear(8, 2))
-        optimizer = OCNOpt(model, params=self.groups(model, ode))
+        optimizer = OCNOpt(model)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, self.steps)
         draws, times = torch.Generator().manual_seed(seed), []
-        for step in range(self.steps):
+        for _ in range(self.steps):
             x, y = rings(128, draws)
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(x), y) + ode.penalty(self.scale(step))
-            loss.backward()
+            loss = nn.functional.cross_entropy(model(x), y)
+            (loss + ode.penalty(loss)).backward()
             optimizer.step()
             schedule.step()
             times.append(float(ode.t1 if name == FIXED else ode.t1.value))
@@ -97,18 +91,8 @@ class EndTimes:
         x, y = rings(4000, draws)
         return Outcome(times, evaluations, accuracy(model, x, y))
 
-    def scale(self, step: int) -> float:
-        """Of the penalty: from 0 after the warm-up to 1 after another."""
-        return min(max((step - self.warmup) / max(self.warmup, 1), 0.0), 1.0)
-
     def end(self, start: float) -> TerminalTime:
         return TerminalTime(start, low=0.01, high=3.0, penalty=self.penalty)
-
-    def groups(self, model: nn.Module, ode: NeuralODE) -> list[dict[str, object]]:
-        """The end time in a group of its own."""
-        own = ode.times()
-        others = [p for p in model.parameters() if all(p is not time for time in own)]
-        return [{"params": others}, *([{"params": own, "lr": self.lr, "period": self.period}] if own else [])]
 
     def text(self, found: dict[tuple[str, int], Outcome]) -> str:
         """Table and sentences."""
@@ -119,8 +103,7 @@ class EndTimes:
             spent, right = median(one.evaluations for one in own), median(one.accuracy for one in own)
             lines.append(f"| {name} | {ends} | {spent:.0f} | {100 * right:.2f} |")
         note = (
-            f"Rings in the plane, {self.steps} steps of 128 points, penalty {self.penalty:g}·T²/2 after a warm-up of "
-            f"{self.warmup} steps, seeds "
+            f"Rings in the plane, {self.steps} steps of 128 points, penalty {self.penalty:g}·T²/2, seeds "
             f"{' '.join(map(str, self.seeds))}; evaluations of the field in the last step, forward and back, medians."
         )
         return "\n\n".join([note, "\n".join(lines), self.verdict(found)]) + "\n"

@@ -67,9 +67,8 @@ class Searched:
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
         moving = [turn for turn in turns if turn.step]
         alpha = self.onward(moving, clock) if played is None else self.asked(played, clock, rate_of(moving))
-        shrinkage = clock.get("shrinkage", 0.0)
-        self.move([turn for turn in moving if turn.kronecker], *alpha, shrinkage)
-        self.move([turn for turn in moving if not turn.kronecker], *alpha, 0.0)
+        self.move([turn for turn in moving if shrinks(turn)], *alpha, clock.get("shrinkage", 0.0))
+        self.move([turn for turn in moving if not shrinks(turn)], *alpha, 0.0)
         still = [turn for turn in turns if not turn.step]
         rule, _ = diagonal_of(self.curvature)
         apply_diagonal(still, self.curvature, 1.0 if isinstance(self.curvature, Kronecker) else rule.default_lr)
@@ -169,6 +168,11 @@ def follow(params: list[Tensor], u: list[Tensor], decay: float, lr: float) -> No
     if decay != 1:
         torch._foreach_mul_(params, decay)
     torch._foreach_add_(params, [x.to(p.dtype) for x, p in zip(u, params, strict=True)], alpha=lr)
+
+
+def shrinks(turn: Turn) -> bool:
+    """Whether its parameters are among those whose size the shrinkage holds down."""
+    return turn.kronecker and turn.player is not None and turn.player.shrinks
 
 
 def forget(turn: Turn) -> None:

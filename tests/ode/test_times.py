@@ -230,20 +230,6 @@ def test_what_is_in_reach_is_part_of_the_state() -> None:
     assert other.span() == ode.span() != timed().span()
 
 
-def test_the_penalty_is_half_c_T_squared() -> None:
-    ode = NeuralODE(Tanh(), t1=TerminalTime(1.5, penalty=0.2).double())
-    torch.testing.assert_close(ode.penalty(), torch.tensor(0.5 * 0.2 * 1.5**2).double())
-    assert float(NeuralODE(Tanh()).penalty()) == 0.0
-
-
-def test_a_warm_up_scales_penalty_and_curvature() -> None:
-    time = TerminalTime(1.5, penalty=0.2).double()
-    torch.testing.assert_close(time.penalty(0.25), torch.tensor(0.25 * 0.5 * 0.2 * 1.5**2).double())
-    assert TimePlayer(time, ("time",)).private == 0.25 * 0.2
-    with pytest.raises(ValueError, match=r"penalty\(scale=-1\) must be finite and not negative"):
-        time.penalty(-1)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -140,9 +140,9 @@ class NeuralODE(nn.Module):
         """Parameters of the ends that are learned, for a parameter group of their own."""
         return [t.time for t in self.learned() if t.time.requires_grad]
 
-    def penalty(self, scale: float = 1.0) -> Tensor:
-        """Σ ½ c T² over the ends that are learned, times a scale; to be added to the loss."""
-        own = [t.penalty(scale) for t in self.learned()]
+    def penalty(self, loss: Tensor | float = 0.0) -> Tensor:
+        """Σ ½ c T² − L log(t1 − t0) over the ends that are learned, to be added to the loss L; see ``TerminalTime``."""
+        own = [t.penalty(loss) for t in self.learned()]
         return torch.stack(own).sum() if own else torch.zeros(())
 
     def extra_repr(self) -> str:

@@ -4,6 +4,11 @@ The end time T moves the final state by F(T, x(T)) δT, and nothing else: Q_T = 
 and, in Gauss-Newton form, Q_TT = Σ_i C_i (q_iᵀ F_i)² (+ c). For a module that adds (T − T₀) F to x(T), with T₀ the
 present value of T, this is what plain automatic differentiation and the Bellman pass give, so T is a player like any
 other, behind all layers of the field: δT = −Q_TT⁻¹ (Q_T + Q_Tθ δθ), section 4.3 of SNOpt (arXiv 2109.14158).
+
+A field that has learned nothing has no slope in T, and the penalty alone would end its time. So a logarithmic barrier
+stands before the end of a solve, as in interior-point methods, and its parameter is the loss L that is still to be
+removed: ½cT² − L log(T − t₀). Where the loss does not depend on T, that is least where the time costs as much as there
+is to gain, c T (T − t₀) = L, from wherever T starts; as L goes, the barrier goes.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ class TerminalTime(nn.Module):
 
     Args:
         time: where to start.  low, high: bounds, into which it is moved at the next forward pass.
-        penalty: c in ½ c T², which ``penalty()`` gives, and which is to be added to the loss.
+        penalty: c in ½ c T², in units of the loss, which ``penalty(loss)`` gives, and which is to be added to the loss.
         reach: by which part the ODE may become longer from one forward pass to the next, or the next longer than this
             one if it becomes shorter: a quadratic measured at T tells little of times far from it. math.inf: no limit.
 
@@ -54,8 +59,9 @@ class TerminalTime(nn.Module):
         if not reach > 0:
             raise ValueError(f"TerminalTime(reach={reach}) must be positive; math.inf sets no limit.")
         super().__init__()
-        self.low, self.high, self.weight_of_penalty, self.scale = low, high, penalty, 1.0
-        self.reach = reach
+        self.low, self.high, self.weight_of_penalty, self.reach = low, high, penalty, reach
+        self.curvature_of_penalty = penalty
+        self.other: float | None = None
         self.time = nn.Parameter(torch.tensor([float(time)]))
         self.register_buffer("within", torch.tensor([-math.inf, math.inf]))
 
@@ -77,6 +83,7 @@ class TerminalTime(nn.Module):
     @torch.no_grad()
     def narrow(self, other: float) -> None:
         """T is used with this other end: from here on it goes no further than the reach, either way and back."""
+        self.other = other
         if math.isfinite(self.reach):
             length = self.value - other
             ends = other + length / (1 + self.reach), other + length * (1 + self.reach)
@@ -88,15 +95,28 @@ class TerminalTime(nn.Module):
         move = self.time - self.time.detach()
         return tuple(x + move.to(x.dtype) * F for x, F in zip(tensors[:k], tensors[k:], strict=True))
 
-    def penalty(self, scale: float = 1.0) -> Tensor:
-        """½ c T², times a scale: 0 while the field has learned nothing, for which a short time would do as well.
+    def penalty(self, loss: Tensor | float = 0.0) -> Tensor:
+        """½ c T² − L log|T − other end|, the second part for c > 0 and while there is a loss L to be removed.
 
-        Raises ValueError for a scale that is negative or not finite.
+        loss: without the penalty, one number, which is not differentiated; below zero, as of a density, it counts as 0.
+
+        Raises ValueError for a loss of several numbers, RuntimeError for one that comes before the first forward pass.
         """
-        if not 0 <= scale < math.inf:
-            raise ValueError(f"penalty(scale={scale}) must be finite and not negative.")
-        self.scale = scale
-        return 0.5 * scale * self.weight_of_penalty * self.time.square().sum()
+        c = self.weight_of_penalty
+        L = number(loss) if c else 0.0
+        quadratic = 0.5 * c * self.time.square().sum()
+        self.curvature_of_penalty = c
+        if L == 0:
+            return quadratic
+        if self.other is None:
+            raise RuntimeError(
+                "penalty(loss) needs the other end of the ODE: call the model before it, as for the loss itself."
+            )
+        length = self.time - self.other
+        # Short of the balance the barrier is steeper than that, and the reach holds the step: the average over
+        # the steps would remember it for long.
+        self.curvature_of_penalty += min(L / float(length.detach()) ** 2, c)
+        return quadratic - L * length.abs().log().sum()
 
     def extra_repr(self) -> str:
         return f"{self.value:g}, low={self.low:g}, high={self.high:g}, penalty={self.weight_of_penalty:g}"
@@ -106,6 +126,8 @@ class TimePlayer(MatrixModulePlayer):
     """f_T = F(T, x(T)): each sample is one row, with z = 1 and u = q_iᵀ F_i, so that B is Q_TT itself and A is 1."""
 
     knows = ("time",)
+    shrinks = False
+    """The penalty says what time costs; 3 % of a stiff T would outweigh it."""
 
     @property
     def width(self) -> int:
@@ -114,8 +136,8 @@ class TimePlayer(MatrixModulePlayer):
 
     @property
     def private(self) -> float:
-        """c of the penalty ½ c T², as it was scaled last."""
-        return self.module.scale * self.module.weight_of_penalty
+        """c of the penalty ½ c T² + L/(T − t₀)² of its barrier, 2c at the most."""
+        return self.module.curvature_of_penalty
 
     def rate(self, call: Call) -> Tensor:
         """F of every sample, its tensors side by side, (B, n)."""
@@ -145,6 +167,14 @@ class TimePlayer(MatrixModulePlayer):
 
 
 register(TerminalTime, TimePlayer)
+
+
+def number(loss: Tensor | float) -> float:
+    """The loss as a number, 0 where it is negative."""
+    value = torch.as_tensor(loss).detach()
+    if value.numel() != 1:
+        raise ValueError(f"penalty(loss) takes the loss as one number, not {tuple(value.shape)}: reduce it first.")
+    return float(value.clamp(min=0))
 
 
 def time_curvature(field: nn.Module, loss: Callable[[Tensor], Tensor], x1: Tensor, t1: float) -> tuple[Tensor, Tensor]:

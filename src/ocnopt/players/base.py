@@ -35,6 +35,8 @@ class ModulePlayer:
     """Whether f_θ reads rows of one table, see ``core.lookup``."""
     draws: ClassVar[bool] = False
     """Whether the module may draw random numbers that a recomputation must repeat."""
+    shrinks: ClassVar[bool] = True
+    """Whether the search's shrinkage, which holds down the size of the logits, is meant for its parameters."""
     knows: ClassVar[tuple[str, ...]] = ("weight", "bias")
     """Parameter names a special player can serve; a module that trains others needs the generic one."""
 
