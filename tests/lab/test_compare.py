@@ -73,7 +73,8 @@ def test_the_best_rate_has_the_lowest_median_and_divergence_is_no_low_loss() -> 
 
 
 def test_the_goal_is_the_loss_of_the_best_baseline_seed_by_seed() -> None:
-    results = [*runs("ocnopt", 0.25, 0.1, 0.1, 0.1), *runs("sgd", 0.05, 0.2, INF, 0.4), *runs("sgd", 0.5, INF, INF, INF)]
+    rivals = [*runs("sgd", 0.05, 0.2, INF, 0.4), *runs("sgd", 0.5, INF, INF, INF)]
+    results = [*runs("ocnopt", 0.25, 0.1, 0.1, 0.1), *rivals]
     part = OnProblem("p", results, [get("ocnopt"), get("sgd")], target=None)
     assert part.goals[0].losses == {0: 0.2, 1: 0.4, 2: 0.4} and "sgd at 0.05" in part.goals[0].words
     lost = OnProblem("p", [*results[:3], *results[6:]], [get("ocnopt"), get("sgd")], target=0.3)
