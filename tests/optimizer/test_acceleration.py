@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import pytest
 import torch
+from mutations import Mutation, nothing_kept, require_noticed
 from optimizer_cases import same, snapshot, weights
 from test_levenberg_marquardt import closure_of, coupled, data, net, outcome, resumed, run
 from torch import Tensor, nn
@@ -222,12 +222,7 @@ def test_a_closure_that_fails_on_the_way_leaves_the_parameters() -> None:
     assert run(model, optimizer, 1)[0].accepted
 
 
-@contextmanager
-def nothing_kept(tensors: Any) -> Iterator[list[bool]]:
-    yield []
-
-
-LEFT: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
+LEFT: dict[str, Mutation] = {
     "parameters": (
         *(accelerating, "tensors_kept_unless", nothing_kept),
         test_all_refused_is_as_if_it_had_not_been_looked_for,
@@ -242,10 +237,7 @@ LEFT: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
 @pytest.mark.parametrize("what", LEFT)
 def test_notices_what_is_not_put_back(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutations: these stay as the look ahead has left them."""
-    owner, name, new, test = LEFT[what]
-    monkeypatch.setattr(owner, name, new)
-    with pytest.raises(AssertionError):
-        test()
+    require_noticed(LEFT[what], monkeypatch)
 
 
 def test_random_numbers_that_are_not_put_back_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

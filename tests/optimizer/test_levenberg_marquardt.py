@@ -7,11 +7,12 @@ import io
 import math
 import pickle
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+from mutations import Mutation, nothing_kept, require_noticed
 from optimizer_cases import CURVATURES, NETWORKS, batch, mlp, same, snapshot, weights
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
@@ -276,12 +277,7 @@ def test_a_closure_that_fails_in_a_trial_leaves_the_parameters() -> None:
     assert run(model, optimizer, 1)[0].accepted
 
 
-@contextmanager
-def nothing_kept(tensors: Any) -> Any:
-    yield []
-
-
-LEFT: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
+LEFT: dict[str, Mutation] = {
     "parameters": (
         *(trials, "tensors_kept_unless", nothing_kept),
         lambda: test_a_refused_step_leaves_everything_bit_for_bit("levenberg-marquardt", 1e3),
@@ -300,10 +296,7 @@ LEFT: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
 @pytest.mark.parametrize("what", LEFT)
 def test_notices_what_is_not_put_back(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutations: these stay as a trial has left them."""
-    owner, name, new, test = LEFT[what]
-    monkeypatch.setattr(owner, name, new)
-    with pytest.raises(AssertionError):
-        test()
+    require_noticed(LEFT[what], monkeypatch)
 
 
 def test_notices_random_numbers_that_are_not_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from damped import Dense, Problem, nielsen
+from mutations import Mutation, nothing_kept, require_noticed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -211,11 +210,6 @@ def test_the_recursion_has_no_limits_either() -> None:
     assert optimizer_of(problem(), value="per-sample", saturation=0.5).solver([]).saturation == 0.5
 
 
-@contextmanager
-def nothing_kept(tensors: Any) -> Iterator[list[bool]]:
-    yield []
-
-
 def damped_prediction(b: Tensor, R: Tensor, C: Tensor, overlap: Tensor, damping: float) -> Any:
     return bellman_quadratic(b, R, C, overlap, 1e-2)
 
@@ -224,7 +218,7 @@ def without_half(self: Line, alpha: float) -> float:
     return -(self.slope * alpha + self.curvature * alpha**2)
 
 
-MUTATIONS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
+MUTATIONS: dict[str, Mutation] = {
     "λ is counted in the prediction": (
         predicting,
         "bellman_quadratic",
@@ -274,7 +268,4 @@ MUTATIONS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
 @pytest.mark.parametrize("what", MUTATIONS)
 def test_notices(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutations: see the table."""
-    owner, name, new, test = MUTATIONS[what]
-    monkeypatch.setattr(owner, name, new)
-    with pytest.raises(AssertionError):
-        test()
+    require_noticed(MUTATIONS[what], monkeypatch)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from damped import Problem
+from mutations import Mutation, require_noticed
 from test_damped_steps import close, optimizer_of, problem, stepped
 from torch import Tensor
 from torch.nn import functional as F
@@ -106,7 +106,7 @@ def straight_part_left(outputs: Any, moved: Any, rows: Any, response: Tensor) ->
 
 
 second_derivative = geodesic.second_derivative
-MUTATIONS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
+MUTATIONS: dict[str, Mutation] = {
     "½ is lost": (geodesic, "second_derivative", half_lost, test_every_step_is_the_dense_one),
     "J δ₁ is not subtracted": (geodesic, "second_derivative", straight_part_left, test_every_step_is_the_dense_one),
     "the limit is not looked at": (geodesic, "ratio", lambda *steps: 0.0, test_only_where_the_second_order_is_small),
@@ -120,7 +120,4 @@ MUTATIONS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
 @pytest.mark.parametrize("what", MUTATIONS)
 def test_notices(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutations: see the table."""
-    owner, name, new, test = MUTATIONS[what]
-    monkeypatch.setattr(owner, name, new)
-    with pytest.raises(AssertionError):
-        test()
+    require_noticed(MUTATIONS[what], monkeypatch)
