@@ -11,7 +11,7 @@ from torch import Tensor
 from .core.acceptance import Line
 from .core.policy import Step
 from .core.protocols import Params
-from .core.search import bellman_quadratic
+from .core.search import bellman_quadratic, output_curvature
 from .core.stage import Stage, inner, minus
 from .gathering import Turn
 from .played import Played, directions, weighted_core
@@ -58,8 +58,7 @@ def line_along(turns: Sequence[Turn], played: Played | None, moves: Sequence[Seq
     )
     if played is not None:
         R = torch.stack([stage.resp(by_label[stage.label]) for stage in played.stages]).sum(0)
-        zero = played.boundary.C.new_zeros
-        H += float(bellman_quadratic(zero(1), R[None], weighted_core(played.boundary), zero(1, 1), 0.0).H)
+        H += float(output_curvature(R[None], weighted_core(played.boundary)))
     return Line(b, H)
 
 

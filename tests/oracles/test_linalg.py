@@ -10,7 +10,7 @@ from engine import close
 from torch import Tensor, nn
 
 from ocnopt.linalg import symmetric
-from ocnopt.linalg.cores import shrink, shrink_first_order, solve_shrunk
+from ocnopt.linalg.cores import factorised, shrink, shrink_first_order
 from ocnopt.linalg.kronecker import from_basis, product, to_basis
 from ocnopt.linalg.symmetric import DecompositionError, Tally, cholesky, eigh
 
@@ -171,10 +171,10 @@ def test_a_coupled_system_falls_back_to_elimination(failing: str, monkeypatch: p
     J, tally = random(4, 6), Tally()
     C, b = random(4, seed=1).abs() + 0.1, J[:, :1]
     expected = torch.linalg.solve(torch.eye(4, dtype=torch.float64) + C[:, None] * (J @ J.T), b)
-    found = solve_shrunk(C[:, None, None], J @ J.T, b, tally)
+    found = factorised(C[:, None, None], J @ J.T, tally).solve(b)
     monkeypatch.setattr(torch.linalg, "cholesky_ex", broken)
     assert not tally
     close(found, expected, "by Cholesky")
-    close(solve_shrunk(C[:, None, None], J @ J.T, b, tally), expected, "by elimination")
+    close(factorised(C[:, None, None], J @ J.T, tally).solve(b), expected, "by elimination")
     named = {"memory": "decomposition out of memory", "indefinite": "coupled system not definite"}
     assert dict(tally) == {named[failing]: 1}

@@ -22,11 +22,6 @@ def shrink(C: Tensor, G: Tensor) -> Tensor:
     return symmetrize(torch.linalg.solve_ex(eye + C @ G, C)[0])  # not finite where singular, which callers look for
 
 
-def solve_shrunk(C: Tensor, G: Tensor, b: Tensor, tally: Tally) -> Tensor:
-    """(I + CG)⁻¹b for C ⪰ 0 of blocks (N, r, r), G ⪰ 0 (N·r, N·r) and b (N, r). G is overwritten."""
-    return factorised(C, G, tally).solve(b)
-
-
 class Rooted(NamedTuple):
     """I + CG = S(I + SGS)S⁻¹ for a diagonal C = S² > 0, by the Cholesky factor L of I + SGS.  S: (N, r)."""
 
