@@ -98,6 +98,20 @@ def test_the_profile_is_written(monkeypatch, capsys) -> None:
         picture.verify()
 
 
+def test_a_profile_of_few_steps_counts_as_many(monkeypatch) -> None:
+    """Steps 9 and 10, the second of which gathers statistics, in place of one such step in ten."""
+    monkeypatch.setattr(profile, "VARIANTS", {**PROFILED, "ekfac": OptimizerConfig("ocnopt")})
+    options = ["--steps", "1", "--rounds", "2", "--phase-rounds", "1", "--warmup", "4", "--threads", "1"]
+    calls = {}
+    for name, more in {"whole": [], "few": ["--phase-steps", "2"]}.items():
+        assert main(["profile", "wine-fcn", *options, *more, "--out", name]) == 0
+        variants = json.loads(Path(name, "profile.json").read_text())["variants"]
+        calls[name] = {key: variants[key]["phases"] for key in (BASELINE, "ekfac")}
+    whole, few = calls["whole"], calls["few"]
+    assert few[BASELINE]["forward"]["calls"] == whole[BASELINE]["forward"]["calls"]
+    assert few["ekfac"]["statistics"]["calls"] > 2 * whole["ekfac"]["statistics"]["calls"]
+
+
 def test_a_problem_of_one_size_says_so(monkeypatch, capsys) -> None:
     monkeypatch.setattr(profile, "VARIANTS", PROFILED)
     assert main(["profile", "spiral", "--widths", "2"]) == 2

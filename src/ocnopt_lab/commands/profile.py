@@ -44,6 +44,9 @@ class Profile:
     """Rounds; each runs one block of every variant, in random order."""
     phase_rounds: int = 3
     """Rounds in which the phases are told apart, in blocks of a whole period of the statistics."""
+    phase_steps: int | None = None
+    """Steps of those blocks, and steps whose work is counted, where a whole period takes too long: decompositions are
+    spread over the steps, so that a part of a period holds about its share of them."""
     warmup: int = 30
     """Steps of every variant before the first round; the memory is measured over as many."""
     threads: int | None = None
@@ -87,8 +90,8 @@ class Profile:
         return self.batch_sizes, self.widths, self.depths
 
     def _check(self) -> None:
-        for name in ("steps", "rounds", "phase_rounds", "warmup"):
-            if (value := getattr(self, name)) < 1:
+        for name in ("steps", "rounds", "phase_rounds", "phase_steps", "warmup"):
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise LabError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
         if self.rounds < 2:
             raise LabError("--rounds is 1; intervals need at least 2.")
@@ -110,7 +113,7 @@ class Profile:
 
     def _measured(self, console: Console, size: Size) -> Measured:
         configs = self._configs(size)
-        plan = Plan(self.steps, self.rounds, self.warmup, self.phase_rounds)
+        plan = Plan(self.steps, self.rounds, self.warmup, self.phase_rounds, self.phase_steps)
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task(size.title, total=self.rounds + self.phase_rounds + len(configs))
             return measure(configs, size, plan, tick=lambda: progress.advance(task))
@@ -134,8 +137,8 @@ class Profile:
 
     def _settings(self) -> dict[str, Any]:
         measured = {"batch size": self._base().batch, "steps per block": self.steps, "rounds": self.rounds}
-        rest = {"rounds of the phases": self.phase_rounds, "warm-up steps": self.warmup}
-        return {**measured, **rest, **environment.describe(torch.device(self.device))}
+        phases = {"rounds of the phases": self.phase_rounds, "their steps": self.phase_steps or "a whole period"}
+        return {**measured, **phases, "warm-up steps": self.warmup, **environment.describe(torch.device(self.device))}
 
     def _page(self, sheets: list[Sheet], told: list[str]) -> str:
         facts = "\n".join(f"- {key}: {value}" for key, value in self._settings().items())

@@ -51,11 +51,12 @@ def measure(configs: Mapping[str, RunConfig], size: Size, plan: Plan, tick: Call
     own = {name: replace(config, batch_size=size.batch) for name, config in configs.items()}
     trainers = trainers_of(own, size)
     blocks = timing.time_blocks(trainers, plan, tick)
-    steps = plan.steps * math.ceil(max(period_of(x) for x in trainers.values()) / plan.steps)
+    whole = plan.steps * math.ceil(max(period_of(x) for x in trainers.values()) / plan.steps)
+    steps = plan.phase_steps or whole
     seconds = phase_seconds(trainers, steps, plan.phase_rounds, tick)
     counted = {}
     for name, trainer in trainers.items():
-        counted[name] = count(trainer, size.batch)
+        counted[name] = count(trainer, size.batch, plan.phase_steps)
         tick()
     return Measured(size, blocks, seconds, counted)
 
@@ -64,13 +65,14 @@ def period_of(trainer: PhasedTrainer) -> int:
     return floor_of(trainer.optimizer, trainer.config.batch_size).period
 
 
-def count(trainer: PhasedTrainer, batch: int) -> Counted:
-    """Over a whole period, since some work falls into some steps only."""
+def count(trainer: PhasedTrainer, batch: int, steps: int | None = None) -> Counted:
+    """Over a whole period where no number of steps is given, since some work falls into some steps only."""
     floor = floor_of(trainer.optimizer, batch)
+    steps = steps or floor.period
     counter = Counter(steady(trainer.model, trainer.optimizer), trainer.device.type)
     with trainer.phases.metered(counter), counter.running():
-        take(endless(trainer), floor.period)
+        take(endless(trainer), steps)
         trainer.phases.switch(OUTSIDE)
-    parts = {name: work.over(floor.period) for name, work in counter.parts.items() if name != OUTSIDE}
+    parts = {name: work.over(steps) for name, work in counter.parts.items() if name != OUTSIDE}
     ordered = {name: parts[name] for name in (*PHASES, *sorted(parts.keys() - set(PHASES))) if name in parts}
     return Counted(ordered, counter.held, floor)

@@ -19,13 +19,15 @@ _RESAMPLES = 2000
 class Plan:
     """Each round runs a block of `steps` steps of every variant, in random order, after `warmup` steps of each.
 
-    `phase_rounds`: rounds of their own, in which the phases of the steps are told apart.
+    `phase_rounds`: rounds of their own, in which the phases of the steps are told apart.  `phase_steps`: of each of
+    their blocks, and of the work that is counted; None for a whole period of the statistics.
     """
 
     steps: int
     rounds: int
     warmup: int
     phase_rounds: int = 3
+    phase_steps: int | None = None
 
 
 @dataclass(frozen=True)
