@@ -27,7 +27,7 @@ from tables import OURS
 from ocnopt_lab.errors import writing
 from ocnopt_lab.optimizers import OptimizerConfig
 from ocnopt_lab.runs.axes import plain
-from ocnopt_lab.studies.curves import draw, median_curves
+from ocnopt_lab.studies.curves import draw, legend, median_curves
 from ocnopt_lab.studies.runner import Run
 from ocnopt_lab.studies.summaries import Result, by_method, cell, heading, machines, steps_of
 
@@ -153,8 +153,7 @@ def draw_evaluations(path: Path, runs: Sequence[Run]) -> None:
         for axis, direction in zip(line, ("forward", "backward"), strict=True):
             panel(axis, direction, [run for run in counting if run.problem == problem])
         line[0].set_ylabel(f"{problem}\nevaluations in a step")
-    lines = {line.get_label(): line for axis in panels.flat for line in axis.get_lines()}
-    figure.legend(handles=[*lines.values()], loc="outside lower center", ncols=6, frameon=False)
+    legend(figure)
     with writing(path):
         figure.savefig(path, dpi=130)
 

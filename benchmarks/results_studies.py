@@ -21,7 +21,7 @@ ROBUST = {
     "mnist-fcn": {"epochs": 1, "train_samples": 8000, "eval_samples": 4000, "values": (64,)},
     "fashion-mnist-fcn": {"epochs": 1, "train_samples": 8000, "eval_samples": 4000, "values": (64,)},
     "uci-energy": {"epochs": 8, "values": (32,)},
-    "resnet-small": {"epochs": 1, "train_samples": 4000, "eval_samples": 2000, "values": (64,)},
+    "resnet-small": {"epochs": 1, "train_samples": 2000, "eval_samples": 1000, "values": (64,), "seeds": 1},
 }
 """The six problems whose usable ranges of rates are measured, and to what size they are cut."""
 ON_DEVICE = ("resnet-small", "mnist-cnn", "fashion-mnist-cnn", "cifar10-cnn")
@@ -59,17 +59,23 @@ def tables() -> dict[str, Experiment]:
 
 def ablations() -> dict[str, Experiment]:
     sizes = {"epochs": 2, "train_samples": 4000, "eval_samples": 4000, "seeds": 2}
+    seen = {"axes": ("samples",), "seeds": 5}
     return {
         "ablate-mnist-cnn": Ablate(problems=("mnist-cnn",), axes=("metric", "rollout", "kappa"), **sizes),
         "ablate-mnist-cnn-fixed": Ablate(
             problems=("mnist-cnn",), axes=("kappa", "beta"), search="fixed", lr=5e-3, **sizes
         ),
+        "ablate-samples-digits-fcn": Ablate(problems=("digits-fcn",), epochs=16, batch_size=256, **seen),
+        "ablate-samples-mnist-fcn": Ablate(
+            problems=("mnist-fcn",), epochs=4, train_samples=12_000, batch_size=512, **seen
+        ),
+        "ablate-samples-fashion-mnist-cnn": Ablate(problems=("fashion-mnist-cnn",), **{**sizes, **seen}),
     }
 
 
 def robustness() -> dict[str, Experiment]:
     return {
-        f"robustness-{name}-{search}": Robustness(problems=(name,), search=search, seeds=2, **sizes)
+        f"robustness-{name}-{search}": Robustness(problems=(name,), search=search, **{"seeds": 2, **sizes})
         for name, sizes in ROBUST.items()
         for search in SEARCHES
     }

@@ -229,8 +229,8 @@ def core_of(sweep: Sweep, terminal: Terminal, batch: int, like: Tensor, m: int) 
     """C (m, r, r) of the first m samples of a sweep."""
     if sweep.rank and sweep.core is not None:
         return sweep.core[:m].to(like), f"{sweep.rank} columns"
-    core, name = terminal.core(sweep, batch)
-    full = core[:m].to(like) if isinstance(core, Tensor) else like.new_full((m,), core)
+    core, name = terminal.core(sweep.head(m), batch)
+    full = core.to(like) if isinstance(core, Tensor) else like.new_full((m,), core)
     return full[:, None, None], name
 
 

@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from .core.backward import Pass
 from .core.capture import Capture, Mode
-from .core.losses import is_of_labels
+from .core.recognition import is_of_labels
 from .core.terminal import Factor
 from .core.trajectory import Outputs
 from .linalg.symmetric import Tally

@@ -145,7 +145,7 @@ def test_counts_of_times() -> None:
 def test_every_study_names_runs_of_its_own() -> None:
     known = results_studies.studies(Path("r"), "cpu")
     paths = [run.path for study in known.values() for run in study.plan()]
-    assert len(set(paths)) == len(paths) and len(known) == 9 + 2 + 18 + 2
+    assert len(set(paths)) == len(paths) and len(known) == 9 + 5 + 18 + 2
     placed = {name: study.device for name, study in results_studies.studies(Path("r"), "cuda").items()}
     assert placed["table-mnist-cnn"] == placed["robustness-resnet-small-model"] == "cuda"
     assert placed["table-mnist-fcn"] == placed["time-mnist-cnn-cpu"] == "cpu"

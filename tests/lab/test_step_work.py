@@ -171,6 +171,14 @@ def test_a_convolution_takes_the_same_three_times(layer: type, groups: int) -> N
     assert operations(lambda: module(x).sum().backward()) == 3 * once
 
 
+def test_counting_holds_no_tensors() -> None:
+    """Twice as many steps hold as much at once: torch's counter by module would keep those of every call."""
+    trainer = following(WITH, "mlp")
+    take(endless(trainer), WARM)
+    once, twice = (count(trainer, BATCH, steps).held for steps in (20, 40))
+    assert twice < 1.1 * once
+
+
 def test_products_and_decompositions_are_counted() -> None:
     A, b, v = torch.eye(6) + 1, torch.ones(6, 4), torch.ones(6)
     assert operations(lambda: torch.einsum("ab,cb->ac", A, A)) == 2 * 6**3

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from engine import close
-from torch import Tensor
+from torch import Tensor, nn
 
 from ocnopt.core import losses, terminal
-from ocnopt.core.losses import is_of_labels, recognise
+from ocnopt.core.recognition import is_of_labels, recognise
 from ocnopt.core.terminal import Auto, Fisher, GaussNewton, TrueVsRest
 
 B, K, T = 6, 4, 3
@@ -278,6 +278,14 @@ def test_a_cross_entropy_of_labels_shows_in_the_graph() -> None:
     weighted = F.cross_entropy(h, IGNORED, WEIGHTS, reduction="sum")
     pixels = F.cross_entropy(images, torch.randint(K, (B, T, T)))
     assert is_of_labels(F.cross_entropy(h, LABELS), h) and is_of_labels(weighted, h) and is_of_labels(pixels, images)
+    words = nn.Linear(K, K)(torch.randn(B, T, K))  # whose last node is a view
+    labels = torch.randint(K, (B, T))
+    for loss in (
+        F.cross_entropy(words.flatten(0, 1), labels.flatten()),
+        F.cross_entropy(words.transpose(1, 2), labels),
+        F.cross_entropy(words.movedim(-1, 1).contiguous(), labels),
+    ):
+        assert is_of_labels(loss, words)
     loss = F.cross_entropy(h, LABELS)
     others = [
         (2 * loss, h),
@@ -288,6 +296,8 @@ def test_a_cross_entropy_of_labels_shows_in_the_graph() -> None:
         (F.nll_loss(h.log_softmax(0), LABELS), h),
         (F.cross_entropy(h[:, :1], torch.zeros_like(LABELS)), h),
         (F.mse_loss(h, DISTRIBUTIONS), h),
+        (F.cross_entropy((2 * words).flatten(0, 1), labels.flatten()), words),
+        (F.cross_entropy(words.flatten(0, 1), labels.flatten()), h),
         (h.sum(), h),
     ]
     assert not any(is_of_labels(*pair) for pair in others)

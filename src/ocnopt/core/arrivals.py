@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from .backward import is_anothers
-from .losses import recognise
+from .recognition import recognise
 from .trajectory import Call, Sweep
 
 if TYPE_CHECKING:

@@ -20,8 +20,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
-
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy:
@@ -30,6 +28,7 @@ class SoftmaxCrossEntropy:
     p, t: probabilities and targets, (B, K, ...).  s: weight of each label, (B, 1, ...); zero where ignored.
     logits: False where the output is already a log-softmax, whose cotangent is −s t.
     dtype: of the output.
+    y: class labels (B, 1, ...) where t is one-hot there, so that one entry of p tells all.
     """
 
     p: Tensor
@@ -37,6 +36,12 @@ class SoftmaxCrossEntropy:
     s: Tensor
     logits: bool = True
     dtype: torch.dtype = torch.float32
+    y: Tensor | None = None
+
+    def head(self, m: int) -> SoftmaxCrossEntropy:
+        """That of the first m samples."""
+        y = None if self.y is None else self.y[:m]
+        return replace(self, p=self.p[:m], t=self.t[:m], s=self.s[:m], y=y)
 
     def core(self, across: float = 0.0) -> Tensor:
         """C (B,) with v C vᵀ ⪯ H, tight; 0 where the residual has underflowed.
@@ -63,7 +68,8 @@ class SoftmaxCrossEntropy:
 
     def counted(self) -> tuple[int, float]:
         """How many labels there are, those that are ignored left out, and the cross-entropy Σ s t·(−log p)."""
-        loss = (self.s * self.t * -self.p.clamp(min=torch.finfo(self.p.dtype).tiny).log()).sum()
+        p, t = (self.p, self.t) if self.y is None else (self.p.gather(1, self.y), 1.0)
+        loss = (self.s * t * -p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum()
         labels, found = torch.stack([(self.s > 0).sum().to(loss), loss]).tolist()
         return int(labels), found
 
@@ -73,98 +79,6 @@ class SoftmaxCrossEntropy:
         y = torch.multinomial(p.reshape(-1, p.shape[-1]).cpu(), 1, generator=generator).to(p.device)
         e_y = p.new_zeros(len(y), p.shape[-1]).scatter_(1, y, 1.0).view(p.shape).movedim(-1, 1)
         return (self.s.sqrt() * (self.p - e_y if self.logits else -e_y)).to(self.dtype)
-
-
-def is_of_labels(loss: Tensor, output: Tensor) -> bool:
-    """Whether the graph shows the loss as torch's cross-entropy of this output with class labels, and nothing else.
-
-    Asks no tensor anything; False where it is computed in another way.
-    """
-    node = loss.grad_fn
-    if node is None or node.name() not in ("NllLossBackward0", "NllLoss2DBackward0"):
-        return False
-    before = node.next_functions[0][0]
-    if before is None or before.name() != "LogSoftmaxBackward0" or before._saved_dim != 1:  # type: ignore[attr-defined]
-        return False
-    return output.shape[1] > 1 and before.next_functions[0] == (output.grad_fn, output.output_nr)
-
-
-def recognise(h: Tensor, v: Tensor, scale: float = 1.0) -> SoftmaxCrossEntropy | None:
-    """The cross-entropy behind root output h and cotangent v, shapes (B, K, ...), or None if it is not one.
-
-    scale: what the loss was multiplied with, without which soft targets cannot be told.
-    Classes lie in dimension 1, as torch's cross_entropy has them; for (B, T, K) outputs they are looked
-    for in the last.
-    """
-    if h.dim() < 2 or not h.is_floating_point():
-        return None
-    seen = recognise_at(h, v, scale)
-    if seen is None and h.dim() > 2:
-        seen = recognise_at(h.movedim(-1, 1), v.movedim(-1, 1), scale)
-        seen = seen and moved_back(seen)
-    return seen
-
-
-def recognise_at(h: Tensor, v: Tensor, scale: float) -> SoftmaxCrossEntropy | None:
-    """``recognise`` with the classes in dimension 1."""
-    if h.shape[1] < 2:
-        return None
-    tolerance, dtype = TOLERANCE.get(v.dtype, 1e-3), h.dtype
-    h, v = (x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in (h, v))
-    seen = of_labels(h, v, tolerance) or of_distributions(h, v, tolerance, scale) or of_log_softmax(h, v, tolerance)
-    return None if seen is None else replace(seen, dtype=dtype)
-
-
-def of_labels(h: Tensor, v: Tensor, tolerance: float) -> SoftmaxCrossEntropy | None:
-    """v = s (p − e_y), s per label: class weights, ignored labels and any reduction are covered."""
-    p = h.softmax(1)
-    y = v.argmin(1, keepdim=True)
-    t = torch.zeros_like(p).scatter_(1, y, 1.0)
-    rest = 1 - p.gather(1, y)
-    # The largest other entry gives s without the cancellation in 1 − p_y.
-    s = (v.masked_fill(t.bool(), 0).sum(1, keepdim=True) / rest_of(p, t)).nan_to_num(posinf=0.0)
-    s = torch.where(rest > 1e-6, s, s.amax())
-    s = s * (v != 0).any(1, keepdim=True)
-    found = explains(s * (p - t), v, tolerance) & (s >= 0).all()
-    return SoftmaxCrossEntropy(p, t, s) if bool(found) else None
-
-
-def rest_of(p: Tensor, t: Tensor) -> Tensor:
-    """Σ_{j≠y} p_j, summed without the true class so that it does not cancel."""
-    return (p * (1 - t)).sum(1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
-
-
-def of_distributions(h: Tensor, v: Tensor, tolerance: float, scale: float) -> SoftmaxCrossEntropy | None:
-    """v = (p − t)/n with soft targets t under a mean over n labels: t = p − n v must be a distribution."""
-    p = h.softmax(1)
-    n = p.numel() / p.shape[1] / scale
-    t = p - n * v
-    sound = t.min() >= -tolerance and (v.sum(1).abs() <= tolerance * v.abs().sum(1)).all() and v.abs().sum() > 0
-    if not bool(sound):
-        return None
-    return SoftmaxCrossEntropy(p, t.clamp(min=0), torch.full_like(p[:, :1], 1 / n))
-
-
-def of_log_softmax(h: Tensor, v: Tensor, tolerance: float) -> SoftmaxCrossEntropy | None:
-    """Output log p and cotangent −s e_y, from log_softmax followed by nll_loss."""
-    p = h.exp()
-    normalised = (p.sum(1) - 1).abs().max() <= tolerance
-    t = (v < 0).to(p.dtype)
-    s = -v.sum(1, keepdim=True)
-    if not bool(normalised & (t.sum(1) <= 1).all() & explains(-s * t, v, tolerance)):
-        return None
-    return SoftmaxCrossEntropy(p, t, s, logits=False)
-
-
-def explains(expected: Tensor, v: Tensor, tolerance: float) -> Tensor:
-    """Whether ‖expected − v‖ ≤ tolerance·‖v‖, for a v that is finite and not zero."""
-    length = v.norm()
-    return ((expected - v).norm() <= tolerance * length) & (length > 0)
-
-
-def moved_back(seen: SoftmaxCrossEntropy) -> SoftmaxCrossEntropy:
-    """The same with the classes in the last dimension again."""
-    return Moved(seen.p, seen.t, seen.s, seen.logits, seen.dtype)
 
 
 class Moved(SoftmaxCrossEntropy):

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .losses import is_of_labels, recognise
+from .recognition import is_of_labels, recognise
 from .trajectory import Sweep
 
 MAX_RANK = 4096

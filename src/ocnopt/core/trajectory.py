@@ -130,6 +130,11 @@ class Sweep:
         """Whether the loss acts on every output entry by itself, as far as C for Y = v tells."""
         return self.core is not None and self.rank == 0 and self.seen is None
 
+    def head(self, m: int) -> Sweep:
+        """What the root output revealed of the first m samples."""
+        seen = None if self.seen is None else self.seen.head(m)
+        return replace(self, seen=seen, core=None if self.core is None else self.core[:m])
+
     def unscale(self, scale: float) -> None:
         """As if the loss had not been multiplied by ``scale``: C for Y = v goes as its inverse, others stay."""
         self.seen = None if self.seen is None else replace(self.seen, s=self.seen.s / scale)

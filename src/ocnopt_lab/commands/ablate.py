@@ -26,7 +26,8 @@ class Ablate(Experiment):
     KIND = "ablate"
 
     axes: tuple[Axis, ...] = tuple(ablation.AXES)
-    """What is varied: the metric, the value, the roll-out, β of the gradient terminal factor, κ of the feedback."""
+    """What is varied: the metric, the value, the roll-out, β of the gradient terminal factor, κ of the feedback, the
+    samples of a batch that it looks at."""
     curvature: str = "ekfac"
     """The metric of the base."""
     search: Literal["bounded", "model", "fixed"] = "bounded"

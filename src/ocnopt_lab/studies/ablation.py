@@ -17,13 +17,14 @@ from ocnopt_lab.studies.statistics import Comparison, holm
 from ocnopt_lab.studies.summaries import Result
 from ocnopt_lab.studies.tables import power, score, score_form, tell, tested
 
-Axis = Literal["metric", "value", "rollout", "beta", "kappa"]
+Axis = Literal["metric", "value", "rollout", "beta", "kappa", "samples"]
 AXES: dict[Axis, tuple[str, tuple[Any, ...]]] = {
     "metric": ("curvature", tuple(CURVATURES)),
     "value": ("value", tuple(VALUES)),
     "rollout": ("rollout", tuple(ROLLOUTS)),
     "beta": ("beta", (1e-3, 1e-2, 0.1, 1.0)),
     "kappa": ("feedback", (0.1, 0.3, 1.0, 3.0)),
+    "samples": ("feedback_samples", ("16", "64", "all")),
 }
 """What is varied → the option of the optimizer and its values."""
 BASE = OptimizerConfig(value="per-sample", rollout="linear", feedback=1.0)

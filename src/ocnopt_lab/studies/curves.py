@@ -34,9 +34,15 @@ def draw(path: Path, runs: Sequence[Run], style: Style) -> None:
         line[0].set_yscale("log")
         line[0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
         line[0].set_ylabel(f"{problem}\nloss of the batches")
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    legend(figure)
     with writing(path):
         figure.savefig(path, dpi=130)
+
+
+def legend(figure: Figure) -> None:
+    """One for all panels, whose methods may differ."""
+    lines = {line.get_label(): line for axis in figure.axes for line in axis.get_lines()}
+    figure.legend(handles=[*lines.values()], loc="outside lower center", ncols=5, frameon=False)
 
 
 def median_curves(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:

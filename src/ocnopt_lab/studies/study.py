@@ -28,6 +28,8 @@ class Study:
     """Epochs of every run. Left out: those of the problem."""
     seconds: float | None = None
     """End each run after so many seconds in training steps, if its epochs are not done by then."""
+    batch_size: int | None = None
+    """Samples per step. Left out: the problem's own number."""
     jobs: int = 1
     """Runs at the same time. More than one makes the seconds of all of them less exact. 0: one after another in this
     process, which starts small runs at once; only the first run's peak memory is its own then."""
@@ -85,7 +87,7 @@ class Study:
         return RunConfig(
             problem=found.name,
             epochs=found.epochs if self.epochs is None else self.epochs,
-            batch_size=found.batch_size,
+            batch_size=found.batch_size if self.batch_size is None else self.batch_size,
             optimizer=optimizer,
             seed=seed,
             data_dir=str(self.data_dir.resolve()) if self.data_dir else None,
