@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from results_parts import NOTHING, blocks, circumstances
 from results_studies import complete
@@ -31,6 +31,7 @@ PAPER = {
 }
 """Test accuracy of DDPNOpt in Table 3 of Liu, Chen and Theodorou (2021), as far as we have it."""
 FIRST_ORDER = ("sgd", "rmsprop", "adam")
+TWIN = "ekfac-off"
 
 
 # Table 3 of DDPNOpt
@@ -67,7 +68,7 @@ def row_of(study: Experiment, emsa: Experiment | None) -> Row | None:
         problem,
         accuracy(best["ocnopt"]) or 0.0,
         accuracy(default),
-        accuracy(best.get("ekfac-off")),
+        accuracy(best.get(TWIN)),
         rivals.get(name),
         name,
         accuracy(other),
@@ -159,24 +160,37 @@ def per_step(result: Result) -> float:
 
 
 def time_to_target(studies: Studies) -> str:
+    """Against all that were swept, and against those alone that are not ours."""
     own = {n: s for n, s in studies.items() if n.startswith(("table-", "time-")) and isinstance(s, Compare)}
-    found = {name: shares(study) for name, study in own.items()}
-    rows = [
-        (*place(own[name], x), ratio(x.seconds), ratio(x.steps), f"{x.cost:.1f}", x.goal.removeprefix("the "))
-        for name, line in found.items()
-        for x in line
-    ]
-    if not rows:
+    if not any(complete(study) for study in own.values()):
         return NOTHING
-    columns = ("problem", "on", "x seconds", "x steps", "x time per step", "target")
     note = (
         "Medians over the seeds, OCNOpt at its default rate. Seconds and steps: to the target, as multiples of the "
         "fastest baseline's at any of its rates (each column has a fastest of its own); ∞ where the target was not met "
         "in the same number of epochs. Time per step: of a median step, as a multiple of that baseline's."
     )
-    table = Table("Time to the loss of the best swept baseline", columns, rows, note)
-    told = count([x for line in found.values() for x in line])
-    return blocks([told, table.markdown(), *circumstances(own.values())])
+    parts = [
+        *timed("Time to the loss of the best swept baseline, our twin without feedback among them", own.values()),
+        note,
+        *timed("The same without our twin", map(without_twin, own.values())),
+    ]
+    return blocks([*parts, *circumstances(own.values())])
+
+
+def without_twin(study: Compare) -> Compare:
+    """Ours and the methods of other packages."""
+    return replace(study, optimizers=",".join(x for x in study.optimizers.split(",") if x != TWIN))
+
+
+def timed(title: str, studies: Iterable[Compare]) -> list[str]:
+    """A sentence and a table, a row for each study that has runs."""
+    found = [(study, x) for study in studies for x in shares(study)]
+    rows = [
+        (*place(study, x), ratio(x.seconds), ratio(x.steps), f"{x.cost:.1f}", x.goal.removeprefix("the "))
+        for study, x in found
+    ]
+    table = Table(title, ("problem", "on", "x seconds", "x steps", "x time per step", "target"), rows)
+    return [table.markdown(), count([x for _, x in found])]
 
 
 def place(study: Experiment, x: Share) -> tuple[str, str]:
