@@ -62,9 +62,7 @@ def ablations() -> dict[str, Experiment]:
     seen = {"axes": ("samples",), "seeds": 5}
     return {
         "ablate-mnist-cnn": Ablate(problems=("mnist-cnn",), axes=("metric", "rollout", "kappa"), **sizes),
-        "ablate-mnist-cnn-fixed": Ablate(
-            problems=("mnist-cnn",), axes=("kappa", "beta"), search="fixed", lr=5e-3, **sizes
-        ),
+        "ablate-mnist-cnn-fixed": Ablate(problems=("mnist-cnn",), axes=("kappa", "beta"), search="fixed", **sizes),
         "ablate-samples-digits-fcn": Ablate(problems=("digits-fcn",), epochs=16, batch_size=256, **seen),
         "ablate-samples-mnist-fcn": Ablate(
             problems=("mnist-fcn",), epochs=4, train_samples=12_000, batch_size=512, **seen

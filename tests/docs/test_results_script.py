@@ -120,6 +120,7 @@ def test_widths_are_compared_across_searches() -> None:
     text = verdict([found, widths({**REACH, ("fixed", ON): 0.1})])
     assert "at a fixed step, feedback wins at least half a decade on **1 of 2**" in text
     assert 'with search="bounded", feedback wins at least half a decade on **2 of 2**' in text
+    assert "is the better one at **1 of 12** points" in text, "of the six rates above 0.1, feedback reaches one"
 
 
 def test_a_search_that_is_poor_everywhere_is_not_wide() -> None:
