@@ -70,11 +70,24 @@ def test_a_state_of_version_1_keeps_what_its_diagonals_knew() -> None:
     assert torch.equal(A[0, 0, :1], optimizer.state[model[0].weight]["A"][0, :1]) and not A[0, 0, 1:].any()
 
 
+@pytest.mark.parametrize("before, after", [(10, 2), (2, 10)])
+def test_decompositions_of_the_other_kind_are_made_anew(before: int, after: int) -> None:
+    """An input side of a loaded state that had an eigenbasis and shall have inverses, or the other way round."""
+    model = mlp(torch.float32)
+    optimizer = OCNOpt(model, curvature=EKFAC(whole=before))
+    train(model, optimizer, 12)
+    newer = OCNOpt(model, curvature=EKFAC(whole=after))
+    newer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    train(model, newer, range(12, 26))
+    assert ("S" in newer.state[model[0].weight]) == (after == 10)
+    assert ("inverse_A" in newer.state[model[0].weight]) == (after == 2)
+
+
 def test_a_wide_layer_takes_memory_by_its_blocks() -> None:
     """8,192 inputs and a bias, whose whole factor would take 268 MB."""
     torch.manual_seed(0)
     model = nn.Linear(8192, 3)
-    optimizer = OCNOpt(model, curvature=EKFAC(rows=64, block_size=16, max_blocks=600))
+    optimizer = OCNOpt(model, curvature=EKFAC(rows=64, block_size=16, max_blocks=600, whole=8193))
     x, y = torch.randn(32, 8192), torch.randint(3, (32,))
     losses = []
     for _ in range(6):

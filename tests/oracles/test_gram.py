@@ -91,15 +91,11 @@ def test_both_ways_to_the_rows_agree(net: str) -> None:
         close(rows_by_call(task, layer, U), W, "W")
 
 
-def test_small_chunks_really_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_chunks_really_cut() -> None:
     task, record = recorded("conv", "identity", "one column")
     stage = record.problem.stages[0]
     rows, D = gram.rotated_rows(stage)
-    monkeypatch.setattr(gram, "CHUNK", 1)
-    assert (
-        len(list(gram.products(rows, D, gram.chunk_of(rows, stage), rows[0].U.shape[-1])))
-        == task.layers[0].out_channels
-    )
+    assert len(list(gram.products(rows, D, gram.outputs_within(1, rows)))) == task.layers[0].out_channels
 
 
 MUTATIONS = {

@@ -62,11 +62,15 @@ def test_factors_are_the_dense_ones(net: str) -> None:
         close(state["B"], B, "B")
 
 
+@pytest.mark.parametrize("fewer", [True, False])
 @pytest.mark.parametrize("chunk", [1, 2**24])
 @pytest.mark.parametrize("net", EXACT)
-def test_ekfac_keeps_the_diagonal_in_its_basis(net: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all samples at once, and of one after another."""
+def test_ekfac_keeps_the_diagonal_in_its_basis(
+    net: str, chunk: int, fewer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all samples at once, and of one after another; of rows that were turned, and of products that are."""
     monkeypatch.setattr(factors, "CHUNK", chunk)
+    monkeypatch.setattr(factors, "rows_are_fewer", lambda *given: fewer)
     for stage, layer, block in scene(net).matrices():
         state = state_of(EKFAC(averaging=0.0), stage, looks=2)
         U = basis_of(layer, state)
@@ -85,7 +89,7 @@ def test_notices_squares_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ekfac, "squared_products", by_position)
     with pytest.raises(AssertionError):
-        test_ekfac_keeps_the_diagonal_in_its_basis("shared", 2**24, monkeypatch)
+        test_ekfac_keeps_the_diagonal_in_its_basis("shared", 2**24, False, monkeypatch)
 
 
 @pytest.mark.parametrize("net", EXACT)

@@ -66,9 +66,9 @@ def last_lost(real: Any) -> Any:
 def squares_added(real: Any) -> Any:
     """Calls and positions laid side by side where they must be summed first."""
 
-    def products(rows: Any, D: Tensor | None, chunk: int, n_out: int) -> Any:
+    def products(rows: Any, D: Tensor | None, chunk: int) -> Any:
         assert D is None or len(D.unique()) == 1
-        X = [torch.einsum("rgnpo,gnpi->rngpoi", U, Z).flatten(3, 4) for Z, U in rows]
+        X = [torch.einsum("rgnpo,gnpi->rgnpoi", U, Z).flatten(3, 4) for Z, U in rows]
         yield torch.cat(X, dim=3) * (1.0 if D is None else D.flatten()[0].sqrt())
 
     return products

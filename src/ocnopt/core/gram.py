@@ -8,6 +8,7 @@ per sample are formed only where positions must be summed first, in chunks of bo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from .stage import Stage
 
 CHUNK = 2**24
 """Largest number of elements that a per-sample product may hold at once."""
+CACHED = 2**20
+"""The same where each is read at once, entry by entry, and never again: what the caches of a processor hold."""
 
 
 class Rows(NamedTuple):
@@ -38,10 +41,16 @@ def sample_gram(stage: Stage) -> Tensor:
     rows, D = rotated_rows(stage)
     if len(rows) == 1 and rows[0].Z.shape[2] == 1:
         return single_sample_gram(*rows[0], D)
-    n_out = rows[0].U.shape[-1]
-    return sum(  # type: ignore[return-value]
-        torch.einsum("jngoi,kngoi->njk", X, X) for X in products(rows, D, chunk_of(rows, stage), n_out)
-    )
+    chunk = min(CHUNK, CACHED) if rows[0].Z.device.type == "cpu" else CHUNK
+    found = [own_gram(X) for X in products(rows, D, outputs_within(chunk, rows))]
+    return torch.stack(found).sum(0)
+
+
+def own_gram(X: Tensor) -> Tensor:
+    """X_nj · X_nk of whitened per-sample products X (r, g, N, o, n_in): (N, r, r)."""
+    if len(X) == 1:  # no copy of X in another order, as einsum makes one
+        return torch.linalg.vector_norm(X[0], dim=(-2, -1)).square().sum(0)[:, None, None]
+    return torch.einsum("jgnoi,kgnoi->njk", X, X)
 
 
 def single_sample_gram(Z: Tensor, U: Tensor, D: Tensor | None) -> Tensor:
@@ -113,8 +122,8 @@ def terms(stage: Stage) -> Iterator[Outer | Hadamard]:
         pairs = ((sample_rows(U), Z.repeat_interleave(len(U), 0)) for Z, U in single(*rows[0]))
         yield from (Outer(U * Z) if U.shape[1] == 1 else Hadamard(U, Z) for U, Z in pairs)
         return
-    n_out = rows[0].U.shape[-1]
-    yield from (Outer(sample_rows(X.flatten(2))) for X in products(rows, D, chunk_of(rows, stage), n_out))
+    chunks = products(rows, D, outputs_within(CHUNK, rows))
+    yield from (Outer(sample_rows(X.transpose(1, 2).flatten(2))) for X in chunks)
 
 
 def single(Z: Tensor, U: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -150,15 +159,16 @@ def spread(Z: Tensor, U: Tensor, where: slice, count: int) -> Rows:
     return Rows(full_Z, full_U)
 
 
-def chunk_of(rows: list[Rows], stage: Stage) -> int:
-    """How many output rows of [W b] fit into CHUNK elements of per-sample products."""
-    per_output = stage.rank * stage.samples.count * rows[0].Z.shape[0] * rows[0].Z.shape[-1]
-    return max(1, CHUNK // per_output)
+def outputs_within(elements: int, rows: list[Rows]) -> int:
+    """How many output rows of [W b] have per-sample products of so many elements."""
+    Z, U = rows[0]
+    return max(1, elements // (len(U) * Z[:, :, 0].numel()))
 
 
-def products(rows: list[Rows], D: Tensor | None, chunk: int, n_out: int):
-    """Whitened per-sample products √D ∘ Σ_p u_p z_pᵀ as (r, N, g, o, n_in), a chunk of outputs o at a time."""
-    for start in range(0, n_out, chunk):
-        o = slice(start, start + chunk)
-        X = sum(torch.einsum("rgnpo,gnpi->rngoi", U[..., o], Z) for Z, U in rows)
-        yield X if D is None else X * D[:, o].sqrt()
+def products(rows: list[Rows], D: Tensor | None, chunk: int) -> Iterator[Tensor]:
+    """Whitened per-sample products √D ∘ Σ_p u_p z_pᵀ as (r, g, N, o, n_in), a chunk of outputs o at a time."""
+    scale = None if D is None else D.sqrt()
+    for start in range(0, rows[0].U.shape[-1], chunk):
+        part = slice(start, start + chunk)
+        X = reduce(torch.add, (U[..., part].mT @ Z for Z, U in rows))
+        yield X if scale is None else X.mul_(scale[:, None, part])

@@ -14,7 +14,7 @@ from ..linalg.symmetric import Tally
 from .decompositions import BASIS, PRODUCT, carried, cubes, eigenbasis, turn
 from .diagonal import State
 from .factors import Evidence, squared_products
-from .kronecker import KFAC, SIDES, average
+from .kronecker import DECOMPOSED, KFAC, SIDES, average
 from .metrics import EigenMetric
 
 
@@ -22,11 +22,18 @@ from .metrics import EigenMetric
 class EKFAC(KFAC):
     """M = U (S + λ) Uᵀ: an amortised eigenbasis, and second moments of the gradients in it, kept up to date.
 
-    whole: where an input side, or its blocks, are larger than this, KFAC's inverses serve, since a rotation costs
+    whole: where an input side is larger than this, in blocks or not, KFAC's inverses serve, since a rotation costs
         twice their product and a basis ten times an inverse.
     """
 
     whole: int = 1024
+
+    def fit(self, player: MatrixPlayer, state: State) -> None:
+        """As the base, and forget decompositions of the other kind, made with another ``whole``."""
+        super().fit(player, state)
+        if "A" in state and self.ready(state) and ("S" in state) != self.diagonalised(state):
+            for name in DECOMPOSED:
+                state.pop(name, None)
 
     def lay_out(self, player: MatrixPlayer, state: State) -> None:
         super().lay_out(player, state)
@@ -40,7 +47,7 @@ class EKFAC(KFAC):
 
     def diagonalised(self, state: State) -> bool:
         """Whether the player has an eigenbasis of its own rather than KFAC's inverses."""
-        return state["A"].dim() == 3 and state["A"].shape[-1] <= self.whole
+        return state["A"].dim() == 3 and state["A"].shape[1] <= self.whole
 
     def correct(self, parts: Sequence[Evidence], state: State, keep: float, ranks: Ranks) -> None:
         if "S" in state:

@@ -12,7 +12,8 @@ sum to T, and u_t = w_t g_t, they have A = Σ w_t z zᵀ / T and B = T Σ w_t g 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from itertools import groupby
 from typing import NamedTuple
 
@@ -105,9 +106,30 @@ def one_sweep(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor | None)
 
 
 def of_samples(parts: Sequence[Evidence], rows: slice, U_A: Tensor | None, U_B: Tensor | None) -> Tensor:
-    """Σ of the squared products of these samples, in the basis."""
-    X = sum(torch.einsum("rgbpo,gbpi->rbgoi", part.U[:, :, rows], part.Z[:, rows]) for part in parts)
-    return to_basis(X, U_A, U_B).square().sum((0, 1))  # type: ignore[arg-type]
+    """Σ of the squared products of these samples, in the basis: of rows that are turned, or turned themselves."""
+    if rows_are_fewer(parts, U_A, U_B):
+        turned = ((in_basis_by_row(part.Z[:, rows], U_A), in_basis_by_row(part.U[:, :, rows], U_B)) for part in parts)
+        return per_sample(turned).square().sum((0, 2))
+    X = per_sample((part.Z[:, rows], part.U[:, :, rows]) for part in parts)
+    return to_basis(X.transpose(1, 2), U_A, U_B).square().sum((0, 1))
+
+
+def rows_are_fewer(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor | None) -> bool:
+    """Whether turning the rows z and u of a sample takes fewer operations than turning its matrix Σ_p u_p z_pᵀ."""
+    (n_in, a), (n_out, b) = ((0, 0) if U is None else U.shape[1:] for U in (U_A, U_B))
+    positions = sum(part.Z.shape[2] for part in parts)
+    matrix = parts[0].U.shape[-1] * parts[0].Z.shape[-1] * (a + b)
+    return positions * (n_in * a + n_out * b) < matrix
+
+
+def per_sample(rows: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Σ_p u_p z_pᵀ of every sample, (r, g, m, n_out, n_in), added over the calls."""
+    return reduce(torch.add, (U.mT @ Z for Z, U in rows))
+
+
+def in_basis_by_row(X: Tensor, U: Tensor | None) -> Tensor:
+    """Rows X (..., g, m, P, n) in the basis U (g, n, b)."""
+    return in_basis(X.flatten(-3, -2), U).unflatten(-2, X.shape[-3:-1])
 
 
 def in_basis(X: Tensor, U: Tensor | None) -> Tensor:

@@ -63,13 +63,19 @@ def mirrored(A: Tensor) -> Tensor:
 
 def mean_diagonal(A: Tensor) -> Tensor:
     """Average eigenvalue tr(A)/n of matrices (..., n, n), shape (..., 1, 1)."""
-    return A.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    return diagonal_of(A).mean(-1)[..., None, None]
+
+
+def diagonal_of(A: Tensor) -> Tensor:
+    """Of matrices (..., n, n): (..., n), a view."""
+    return A.diagonal(dim1=-2, dim2=-1)
 
 
 def add_diagonal(A: Tensor, d: Tensor | float) -> Tensor:
-    """A + d·I for matrices (..., n, n)."""
-    eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-    return A + d * eye
+    """A + d·I for matrices A (..., n, n) and d a number or (..., 1, 1)."""
+    sum_ = A.clone()
+    diagonal_of(sum_).add_(d[..., 0] if isinstance(d, Tensor) else d)
+    return sum_
 
 
 @in_memory()
@@ -79,7 +85,7 @@ def cholesky(A: Tensor, tally: Tally) -> Tensor:
     Raises DecompositionError when A is not finite or stays indefinite with the largest jitter.
     """
     L, info = torch.linalg.cholesky_ex(A)
-    if not bool(info.any()) and bool(L.isfinite().all()):
+    if not bool(info.any()) and bool(diagonal_of(L).isfinite().all()):  # where whatever is not finite in a row arrives
         return L
     require_finite(A)
     A64 = symmetrize(A.double())
