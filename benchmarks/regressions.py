@@ -30,7 +30,7 @@ from ocnopt_lab.runs.environment import describe
 from ocnopt_lab.runs.folder import write_json
 from ocnopt_lab.timed import Clock, Mark, train
 from ocnopt_lab.timed.curves import draw_curves
-from ocnopt_lab.timed.methods import ROWS, Method, accelerated, adam, ekfac, lbfgs, stochastic, then_lbfgs
+from ocnopt_lab.timed.methods import ROWS, Method, adam, bold, ekfac, lbfgs, stochastic, then_lbfgs
 from ocnopt_lab.timed.trial import trial
 
 PROBLEMS = (
@@ -88,7 +88,7 @@ class Regressions:
     def methods(self, problem: str) -> dict[str, Method]:
         """By name, OCNOpt's first. Its coupled steps take all samples, where so many can be solved for."""
         whole = columns(problem, self.samples, self.data_dir) <= ROWS
-        ours = {"ocnopt-coupled": accelerated} if whole else {"ocnopt-stochastic": stochastic}
+        ours = {"ocnopt-coupled": bold} if whole else {"ocnopt-stochastic": stochastic}
         adams = {f"adam-{lr:g}": adam(lr) for lr in self.adam_lrs}
         mixed = {f"adamw-{lr:g}-lbfgs": then_lbfgs(lr, torch.optim.AdamW) for lr in self.adam_lrs}
         return {**ours, "ocnopt-default": ekfac, **adams, "lbfgs": lbfgs, **mixed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from ocnopt.core.search import bellman_quadratic
 from ocnopt.core.stage import Samples
 from ocnopt.core.value import Coupled
 
-BOLD = LevenbergMarquardt(start=1e-3)
+STRAIGHT = LevenbergMarquardt(acceleration=0.0)
+"""Whose steps are the damped system's and nothing else (bent ones are in test_geodesic.py)."""
+BOLD = replace(STRAIGHT, start=1e-3)
 """Starts so small that the first tries are refused."""
 
 
@@ -31,7 +34,7 @@ def problem(seed: int = 0, outputs: int = 1, loss: Any = F.mse_loss, **options: 
     return Problem(net, x, y.argmax(1) if loss is F.cross_entropy else y, loss, **options)
 
 
-def optimizer_of(task: Problem, search: Any = "levenberg-marquardt", **options: Any) -> OCNOpt:
+def optimizer_of(task: Problem, search: Any = STRAIGHT, **options: Any) -> OCNOpt:
     settings = {"curvature": "sgd", "value": "coupled", "terminal": "gauss-newton", "weight_decay": task.decay}
     return OCNOpt(task.net, search=search, **{**settings, **options})
 
@@ -186,7 +189,7 @@ def test_damping_stays_within_its_limits() -> None:
 def test_a_gradient_that_was_clipped_gives_the_step_of_that_gradient() -> None:
     """What is not in the columns of the loss any more is taken as it is: the step is linear in the gradient."""
     task = problem()
-    optimizer = optimizer_of(task, LevenbergMarquardt(start=0.1, accept=0.0))
+    optimizer = optimizer_of(task, replace(STRAIGHT, start=0.1, accept=0.0))
     expected = task.step(task.theta(), 0.1)
 
     def closure() -> Tensor:

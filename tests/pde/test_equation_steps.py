@@ -31,6 +31,9 @@ def jacobian(net: Residual) -> Tensor:
     return torch.cat([J[name].flatten(1) for name in own], 1)
 
 
+STRAIGHT = LevenbergMarquardt(acceleration=0.0)
+
+
 def damped(net: Residual, damping: float) -> Tensor:
     """−(JᵀJ + λ)⁻¹Jᵀr for the mean square, by least squares of the stacked system: no product JᵀJ is formed."""
     J, r = jacobian(net), net(*net.samples).detach().flatten()
@@ -93,7 +96,7 @@ def near_a_solution(steps: int = 30) -> Residual:
 def test_a_step_is_the_dense_one() -> None:
     net = model()
     expected = damped(net, 1.0)
-    torch.testing.assert_close(step(net), expected, rtol=1e-10, atol=1e-11)
+    torch.testing.assert_close(step(net, search=STRAIGHT), expected, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize(("damping", "bound", "share"), [(1e-2, 1e-10, 1.0), (1e-5, 2e-9, 0.1), (1e-8, 1e-6, 0.1)])

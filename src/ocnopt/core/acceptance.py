@@ -102,7 +102,7 @@ class LevenbergMarquardt:
     gradient: the norm of the gradient, and decrease: the predicted decrease relative to the loss, at or below
         which a step does nothing; no less than the loss's own precision.
     acceleration: add to a coupled step δ₁ the second order δ₂ of its path (``core.geodesic``), where 2‖δ₂‖/‖δ₁‖ is at
-        most this; 0.75 is common. It takes one forward pass more in each try. 0: never.
+        most this. It takes one forward pass more in each try. 0: never.
     """
 
     start: float = 1.0
@@ -114,7 +114,7 @@ class LevenbergMarquardt:
     tries: int = 10
     gradient: float = 1e-12
     decrease: float = 1e-12
-    acceleration: float = 0.0
+    acceleration: float = 0.75
     needs_closure = True
     default_lr = 1.0
     renews = True

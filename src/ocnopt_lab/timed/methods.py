@@ -32,9 +32,9 @@ def coupled(fit: Fit, clock: Clock) -> Iterator[None]:
     return measured(fit, LevenbergMarquardt(smallest=1e-16))
 
 
-def accelerated(fit: Fit, clock: Clock) -> Iterator[None]:
-    """The same with geodesic acceleration, from the smaller λ."""
-    return measured(fit, LevenbergMarquardt(start=DAMPING, smallest=1e-16, acceleration=0.75))
+def bold(fit: Fit, clock: Clock) -> Iterator[None]:
+    """The same from the smaller λ on."""
+    return measured(fit, LevenbergMarquardt(start=DAMPING, smallest=1e-16))
 
 
 def measured(fit: Fit, search: LevenbergMarquardt) -> Iterator[None]:
