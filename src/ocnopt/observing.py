@@ -21,6 +21,7 @@ from .core.bellman import Gain, Problem, backward_pass
 from .core.policy import Step
 from .core.protocols import Params
 from .core.stage import minus, plus
+from .core.turned import plain_gain
 from .curvature.conditioning import conditions
 from .curvature.metrics import EigenMetric
 from .game.coalition import Side
@@ -99,7 +100,7 @@ class Watch(Blind):
     def proposed(self, problem: Problem, sides: Sequence[Side], gains: Sequence[Gain], steps: Sequence[Step]) -> None:
         """What every layer wants to do, by itself and in reaction to the others; without gains, by itself alone."""
         with self.phase(OBSERVING):
-            opens = [gain.k for gain in gains] or [step.step for step in steps]
+            opens = [plain_gain(gain).k for gain in gains] or [step.step for step in steps]
             shrinks = shrinks_of(problem, gains) or [{}] * len(steps)
             self.policies = {}
             for side, k, step, shrink in zip(sides, opens, steps, shrinks, strict=True):

@@ -17,6 +17,7 @@ from .core.ranks import ALONE, Ranks
 from .core.rollout import Linear, Rollout
 from .core.stage import Stage, minus, zeros
 from .core.terminal import Terminal
+from .core.turned import plain_step, turned
 from .core.value import Value
 from .curvature import Kronecker
 from .curvature.metrics import DiagonalMetric
@@ -203,13 +204,12 @@ class Solver:
                 joint = joint_steps(problem, self.tally)
             return self.watch.gains(problem), joint
         with self.watch.phase("backward pass"):
-            gains = backward_pass(problem)
+            seen = turned(problem) if isinstance(self.rollout, Linear) else problem
+            gains = backward_pass(seen)
         with self.watch.phase("forward pass"):
-            steps = self.rollout.steps(problem, gains)
-        limits = problem.saturation
-        held, negative = limits.counts()
-        self.tally["feedback weights held"] += held
-        self.tally["feedback weights negative"] += negative
+            steps = [plain_step(*pair) for pair in zip(seen.stages, self.rollout.steps(seen, gains), strict=True)]
+        held, negative = problem.saturation.counts()
+        self.tally.update({"feedback weights held": held, "feedback weights negative": negative})
         return gains, steps
 
     def settle(self, turns: Sequence[Turn]) -> None:

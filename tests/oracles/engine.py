@@ -22,6 +22,7 @@ from ocnopt.core import bellman, policy
 from ocnopt.core.bellman import Gain, Pace, Problem
 from ocnopt.core.policy import Step
 from ocnopt.core.terminal import Gradient, Terminal
+from ocnopt.core.turned import Turned, plain_gain, plain_step
 from ocnopt.curvature import EKFAC, SGD, Adam, Curvature, Kronecker, RMSprop
 
 TOLERANCE = 1e-10
@@ -95,7 +96,8 @@ def run_library(case: Case, task: Task) -> Record:
     def watched(problem: Problem) -> list[Gain]:
         problem = prepared(case, task, problem)
         gains = run(problem)
-        records.append(Record(problem, gains, policy.forward_pass(problem, gains)))
+        steps = [plain_step(*pair) for pair in zip(problem.stages, policy.forward_pass(problem, gains), strict=True)]
+        records.append(Record(problem, [plain_gain(gain) for gain in gains], steps))
         return gains
 
     optimizer = optimizer_of(case, task)
@@ -115,7 +117,7 @@ def prepared(case: Case, task: Task, problem: Problem) -> Problem:
     """The problem with the case's own pace and previous steps."""
     if case.moving:
         for stage, previous in zip(problem.stages, case.previous(task.layers), strict=True):
-            stage.previous = tuple(previous)
+            (stage.plain if isinstance(stage, Turned) else stage).previous = tuple(previous)
     return replace(problem, pace=case.pace)
 
 
@@ -177,9 +179,9 @@ def holds_own_block(case: Case, layer: nn.Module) -> bool:
 
 
 def has_basis(curvature: Kronecker, n_in: int) -> bool:
-    """Whether EKFAC diagonalises a layer of this width; it leaves wider blocks to KFAC, and diagonals too."""
+    """Whether EKFAC diagonalises a layer of this width; it leaves wider ones to KFAC, and diagonals too."""
     rows = rows_of_blocks(curvature, n_in)
-    return isinstance(curvature, EKFAC) and rows <= curvature.whole and (rows > 1 or n_in == 1)
+    return isinstance(curvature, EKFAC) and n_in <= curvature.whole and (rows > 1 or n_in == 1)
 
 
 def rows_of_blocks(curvature: Kronecker, n: int) -> int:

@@ -154,7 +154,7 @@ def back_up(problem: Problem, stage: Stage, C: Tensor, a: Tensor | None) -> tupl
     Q = stage.gradient if a is None else plus(stage.gradient, stage.pull(problem.saturation.hold(a)))
     k = minus(stage.solve(Q))
     response = stage.resp(k)
-    carried = None if stage.previous is None else stage.resp(stage.previous)
+    carried = stage.carried
     entering = torch.zeros_like(response) if a is None else a
     policy_C, before, a_before = problem.value.backward(stage, C, entering, problem.pace.whole(response, carried))
     return Gain(stage, Q, k, a, policy_C, response, carried, before), before, a_before

@@ -85,5 +85,4 @@ def open_loop(stages: Sequence[Stage]) -> list[Step]:
 
 
 def still(stage: Stage, k: Params) -> Step:
-    carried = None if stage.previous is None else stage.resp(stage.previous)
-    return Step(stage.gradient, k, stage.resp(k), carried)
+    return Step(stage.gradient, k, stage.resp(k), stage.carried)

@@ -154,6 +154,11 @@ class Stage:
         draws = [u.unsqueeze(0) for call in self.calls if (u := call.drawn) is not None]
         return self.responses(d, draws)[:, 0] if len(draws) == len(self.calls) else None
 
+    @property
+    def carried(self) -> Tensor | None:
+        """resp(Y, previous), (N, r); None where there is no step before."""
+        return None if self.previous is None else self.resp(self.previous)
+
     def solve(self, d: Params) -> Params:
         """M⁻¹ d."""
         return self.metric.solve(d)

@@ -164,6 +164,12 @@ class EigenMetric(MatrixMetric):
     def rotate_rows(self, player: MatrixPlayer, Z: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         return turned(Z, self.U_A), turned(U, self.U_B), self.D
 
+    def costs(self, rows: int) -> tuple[int, int]:
+        """Multiplications of a solve, there and back, and of turning so many rows z and u."""
+        g, n_out, n_in = self.S.shape
+        a, b = (0 if U is None else U.shape[-1] for U in self.bases)
+        return 2 * g * n_out * n_in * (a + b), g * rows * (n_in * a + n_out * b)
+
 
 def inverse_eigenvalues(S: Tensor, damping: float | Tensor, scale: float | Tensor) -> Tensor:
     """Of M, (g, n_out, n_in)."""
