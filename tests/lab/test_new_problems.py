@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from ocnopt_lab.errors import LabError
 from ocnopt_lab.optimizers import OptimizerConfig
-from ocnopt_lab.problems import GROUPS, Problem
+from ocnopt_lab.problems import GROUPS, Problem, get
 from ocnopt_lab.runs.config import RunConfig
 from ocnopt_lab.runs.session import build_trainer
 from ocnopt_lab.runs.trainer import Trainer
@@ -75,3 +77,14 @@ def test_groups_of_steps_hold_mean_evaluations() -> None:
 def test_models_without_a_field_report_no_evaluations(tmp_path: Path) -> None:
     (problem,) = (problem for problem in NEW if problem.name == "function-branin")
     assert trainer_of(problem, "adam").evaluations() == {}
+
+
+def test_an_autoencoder_begins_with_few_inputs_for_every_unit() -> None:
+    """As Martens (2010) has it: 15 of N(0, 1) in every row, and no biases."""
+    torch.manual_seed(0)
+    network = get("autoencoder-mnist").model((28, 28), 784)
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    assert [layer.in_features for layer in layers] == [784, 1000, 500, 250, 30, 250, 500, 1000]
+    for layer in layers:
+        assert (layer.weight.count_nonzero(1) == 15).all() and not layer.bias.any()
+        assert abs(layer.weight[layer.weight != 0].std() - 1) < 0.1

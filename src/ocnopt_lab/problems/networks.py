@@ -59,6 +59,19 @@ def autoencoder(widths: tuple[int, ...], activation: type[nn.Module]) -> Factory
     return build
 
 
+def sparsely(build: Factory, connections: int = 15) -> Factory:
+    """With the initial weights of Martens (2010): N(0, 1) for so many inputs of every unit, zero for the rest."""
+
+    def built(in_shape: Shape, outputs: int) -> nn.Module:
+        network = build(in_shape, outputs)
+        for layer in (module for module in network.modules() if isinstance(module, nn.Linear)):
+            nn.init.sparse_(layer.weight.mT, sparsity=max(0.0, 1 - connections / layer.in_features), std=1.0)
+            nn.init.zeros_(layer.bias)
+        return network
+
+    return built
+
+
 def _dense(widths: Sequence[int], activation: type[nn.Module]) -> list[nn.Module]:
     """Linear layers with activations between them and none at the end."""
     pairs = [(nn.Linear(fan_in, fan_out), activation()) for fan_in, fan_out in pairwise(widths)]

@@ -7,7 +7,7 @@ from torch import nn
 from ocnopt_lab.arrays import pixels
 from ocnopt_lab.data import Recipe
 from ocnopt_lab.data.functions import FUNCTIONS, Function
-from ocnopt_lab.problems.networks import FullyConnected, autoencoder
+from ocnopt_lab.problems.networks import FullyConnected, autoencoder, sparsely
 from ocnopt_lab.problems.problem import Problem
 from ocnopt_lab.tasks import Reconstruction, Regression
 
@@ -39,7 +39,7 @@ def _function(function: Function, suffix: str) -> Problem:
     return Problem(name, description, name, FullyConnected(32, layers=4), batch_size, 600, _TARGETS)
 
 
-_MNIST = autoencoder((1000, 500, 250, 30), nn.Sigmoid)
+_MNIST = sparsely(autoencoder((1000, 500, 250, 30), nn.Sigmoid))
 _DIGITS = autoencoder((60, 30, 8), nn.Tanh)
 
 REGRESSIONS = (
