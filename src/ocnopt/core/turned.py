@@ -12,7 +12,8 @@ both passes run on x, M⁻¹ is the elementwise S⁻¹ there, and δθ = U x com
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -41,10 +42,10 @@ class Turned(Stage):
     def local_pull(self, c: Tensor) -> Params:
         if self.samples.weight is not None:
             c = c * self.samples.weight[:, None]
-        return (torch.stack([outer(weighted(across(U), c), Z) for Z, U in self.rows]).sum(0),)
+        return (reduce(torch.add, (outer(weighted(across(U), c), Z) for Z, U in self.rows)),)
 
     def resp(self, d: Params) -> Tensor:
-        return torch.stack([along(d[0], Z, U) for Z, U in self.rows]).sum(0).to(self.precision)
+        return reduce(torch.add, (along(d[0], Z, U) for Z, U in self.rows)).to(self.precision)
 
     @property
     def carried(self) -> Tensor | None:
@@ -100,20 +101,8 @@ def turn(stage: Stage) -> Turned:
     metric: Any = stage.metric
     rows, _ = rotated_rows(stage)
     x = metric.enter(stage.gradient)
-    return Turned(
-        stage.player,
-        metric,
-        stage.calls,
-        (x,),
-        stage.samples,
-        stage.rank,
-        None,
-        stage.label,
-        stage.ranks,
-        None,
-        stage,
-        rows,
-    )
+    own = {field.name: getattr(stage, field.name) for field in fields(stage)}
+    return Turned(**own | {"gradient": (x,), "previous": None, "plain": stage, "rows": rows})
 
 
 def plain_step(stage: Stage, step: Step) -> Step:
