@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from acceptance_cases import OPTIMIZERS, Run, built, given_labels, snapshot, weights
@@ -16,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from ocnopt import OCNOpt
+from ocnopt.core import turned
 from ocnopt_lab.acceptance import processes
 
 RANKS = 2
@@ -46,6 +49,18 @@ def whole_batch(name: str, rank: int) -> Any:
 def of_the_wrapper(name: str, rank: int) -> Any:
     """The optimizer is given the wrapper."""
     return weights(given_labels(Parallel(name, rank, wrapped=True)).train(range(7)).model)
+
+
+def turned_on_both(name: str, rank: int) -> Any:
+    """The passes run in the eigenbasis wherever they can."""
+    with mock.patch.object(turned, "WORTH", math.inf):
+        return weights(given_labels(Parallel(name, rank)).train(range(7)).model)
+
+
+def turned_on_one(name: str, rank: int) -> Any:
+    """One process, with fewer samples, would have it so, and must ask the other."""
+    with mock.patch.object(turned, "WORTH", math.inf if rank else 0.0):
+        return weights(given_labels(Parallel(name, rank)).train(range(7)).model)
 
 
 def accumulated(name: str, rank: int) -> Any:
@@ -104,7 +119,7 @@ def game(kind: str, rank: int) -> Any:
     return weights(run.model), run.optimizer.decisions()
 
 
-CASES = (whole_batch, of_the_wrapper, accumulated, overflowed, watched_by_one)
+CASES = (whole_batch, of_the_wrapper, turned_on_both, turned_on_one, accumulated, overflowed, watched_by_one)
 
 
 def sharded() -> str:

@@ -36,7 +36,7 @@ def largest_difference(a: Any, b: Any) -> float:
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in REFUSED])
-@pytest.mark.parametrize("case", ["whole_batch", "of_the_wrapper", "accumulated"])
+@pytest.mark.parametrize("case", ["whole_batch", "of_the_wrapper", "turned_on_both", "turned_on_one", "accumulated"])
 def test_two_processes_are_one_with_all_samples(case: str, name: str, found: list[dict[str, Any]]) -> None:
     """Failing, a run on two devices is another method than on one, and its settings do not carry over."""
     run = given_labels(Run(name))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -82,18 +82,21 @@ def turned(problem: Problem) -> Problem:
     """The problem with stages in the coordinates of their metrics, where that saves operations."""
     if not problem.value.by_sample:  # others ask for Gram matrices, which are made of plain stages
         return problem
-    return replace(problem, stages=[turn(stage) if pays(stage) else stage for stage in problem.stages])
+    able = [stage for stage in problem.stages if hasattr(stage.metric, "costs")]
+    if not able:
+        return problem
+    # Ranks may hold different numbers of samples, and must agree on the shapes of what they add up.
+    chosen = zip(able, able[0].ranks.all([pays(stage) for stage in able]), strict=True)
+    found = {stage: turn(stage) for stage, worth in chosen if worth}
+    return replace(problem, stages=[found.get(stage, stage) for stage in problem.stages])
 
 
 def pays(stage: Stage) -> bool:
     """Whether there are few enough rows."""
-    costs = getattr(stage.metric, "costs", None)
-    if costs is None:
-        return False
-    player: Any = stage.player
+    player, metric = cast(Any, stage.player), cast(Any, stage.metric)
     positions = sum(call.Y[0, 0].numel() // player.width for call in stage.calls)
-    solve, rows = costs(positions * stage.samples.count)
-    return rows <= WORTH * solve
+    solve, rows = metric.costs(positions * stage.samples.count)
+    return bool(rows <= WORTH * solve)
 
 
 def turn(stage: Stage) -> Turned:
