@@ -132,9 +132,10 @@ def side_of(X: torch.Tensor) -> float:
 def plain_step(network: Network) -> Sent:
     """A step without statistics and decompositions: decisions, and two pulls of nearly every player."""
     small = (1.0, 3.0 * network.turns, 1.0, 4.0, 4.0)
+    bases = sum(1.0 for player in network.players if player.moments)
     sizes = [float(player.parameters) for player in network.players]
     back, ahead = sizes[:-1], sizes[1:] if network.players[0].jobs else sizes
-    return Sent((*small, *back, *ahead))
+    return Sent((*small, *([bases] if bases else []), *back, *ahead))
 
 
 def statistics_of(network: Network) -> Sent:

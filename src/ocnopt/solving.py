@@ -142,8 +142,7 @@ class Solver:
         """The metrics at another λ, from the same statistics."""
         curvature, damping = self.method.curvature, self.method.damping(clock)
         if isinstance(curvature, Kronecker):
-            own = [turn for turn in turns if turn.kronecker]
-            self.factors(curvature).redamp(own, clock["step"], damping)
+            self.factors(curvature).redamp([turn for turn in turns if turn.kronecker], clock["step"], damping)
         self.give_metrics(turns, damping)
 
     def factors(self, curvature: Kronecker) -> Factors:
@@ -209,7 +208,8 @@ class Solver:
         with self.watch.phase("forward pass"):
             steps = [plain_step(*pair) for pair in zip(seen.stages, self.rollout.steps(seen, gains), strict=True)]
         held, negative = problem.saturation.counts()
-        self.tally.update({"feedback weights held": held, "feedback weights negative": negative})
+        self.tally["feedback weights held"] += held
+        self.tally["feedback weights negative"] += negative
         return gains, steps
 
     def settle(self, turns: Sequence[Turn]) -> None:
