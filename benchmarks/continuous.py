@@ -48,7 +48,7 @@ class Size:
 
 
 _TRAJECTORIES, _FLOWS = Size(epochs=8), Size(epochs=4, eval_samples=2000)
-_IMAGES = Size(epochs=4, train_samples=3000, eval_samples=1000, adam_lrs=(0.001, 0.003, 0.01), sgd_lrs=(0.1,))
+_IMAGES = Size(epochs=2, train_samples=3000, eval_samples=1000, adam_lrs=(0.001, 0.003, 0.01), sgd_lrs=(0.1,))
 _SERIES = Size(epochs=8, train_samples=700, eval_samples=700, adam_lrs=(0.003, 0.01, 0.03), sgd_lrs=(0.1,))
 SIZES = {
     **dict.fromkeys(("spiral", "lotka-volterra", "van-der-pol"), _TRAJECTORIES),
