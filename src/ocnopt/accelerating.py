@@ -52,7 +52,7 @@ def accelerated(solver: Solver, turns: Sequence[Turn], played: Played | None, ag
         by_label = {stage.label: step for stage, step in zip(played.stages, second, strict=True)}
         for turn in playing:
             turn.step = plus(turn.step, by_label[turn.seat.path].step)
-    solver.tally["accelerations"] += 1
+    solver.tally["accelerations taken"] += 1
     return Bend(found, True)
 
 

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.flop_counter import FlopCounterMode
 
 from ocnopt import OCNOpt
+from ocnopt.core import turned
 from ocnopt.curvature import EKFAC, KFAC, TABLE
 from ocnopt.players import Refusal, find
 from ocnopt.seats import TIED
@@ -239,8 +240,9 @@ def test_memory_is_what_training_keeps(name: str) -> None:
 @pytest.mark.parametrize(
     "curvature", [KFAC(decompose_every=10**9), EKFAC(decompose_every=10**9)], ids=["kfac", "ekfac"]
 )
-def test_the_work_of_a_metric_is_that_of_its_products(curvature: KFAC) -> None:
+def test_the_work_of_a_metric_is_that_of_its_products(curvature: KFAC, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first layer of a step has nothing to react to and solves once, so a narrow one stands there."""
+    monkeypatch.setattr(turned, "WORTH", 0.0)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 200), nn.Tanh(), nn.Linear(200, 120), nn.Tanh(), nn.Linear(120, 5))
     layers = examine(model, curvature)

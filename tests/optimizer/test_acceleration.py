@@ -289,7 +289,7 @@ def test_the_outcome_tells_of_it() -> None:
     optimizer = coupled(model, BENT)
     told = run(model, optimizer, 8)
     taken, refused = sum(o.accelerated for o in told), sum(o.tries for o in told) - sum(o.accelerated for o in told)
-    assert counts(optimizer) == {"accelerations": taken} | ({"accelerations refused": refused} if refused else {})
+    assert counts(optimizer) == {"accelerations taken": taken} | ({"accelerations refused": refused} if refused else {})
     assert f"accelerated (bend {told[0].bend:.3g})" in str(told[0])
     assert "accelerated" not in str(replace(told[0], accelerated=False))
 

@@ -100,6 +100,7 @@ def size(states: list[dict[str, Any]]) -> int:
 def rows_of(turn: Turn, curvature: Any) -> float:
     """Two solves a step and the decompositions, of which each comes once in a period, over the layer's own passes.
 
+    One solve is enough in an eigenbasis where few rows are looked at (``core.turned``): this is the most.
     A row costs 6 n m operations. A solve is a product with both factors, 2 n m b for each in blocks of b rows, and in
     an eigenbasis twice that; an inverse takes about n b², a basis about 9 n b².
     """
