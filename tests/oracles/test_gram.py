@@ -47,6 +47,7 @@ def rows_by_call(task: Task, layer: nn.Module, U: Tensor) -> Tensor:
 def test_grams_are_the_dense_ones(net: str, kind: str, terminal: str, chunk: int | None, monkeypatch) -> None:
     if chunk is not None:
         monkeypatch.setattr(gram, "CHUNK", chunk)
+        monkeypatch.setattr(gram, "FEW", 3)
         monkeypatch.setattr(stage_module, "LARGEST", 0)
     task, record = recorded(net, kind, terminal)
     for stage, layer in zip(record.problem.stages, task.layers, strict=True):
@@ -99,6 +100,7 @@ def test_small_chunks_really_cut() -> None:
 
 
 MUTATIONS = {
+    "the last samples are lost": ("of_few_samples", lambda real: lambda rows: [*real(rows)][:-1]),
     "the last chunk is lost": ("products", lambda real: lambda *args: iter(list(real(*args))[:-1])),
     "D is not a square root": ("products", lambda real: lambda r, D, *rest: real(r, D.square(), *rest)),
     "columns before samples": ("sample_rows", lambda real: lambda X: real(X.transpose(0, 1))),
@@ -109,6 +111,7 @@ MUTATIONS = {
 def test_notices_a_mutation(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutations: see the table."""
     monkeypatch.setattr(gram, "CHUNK", 40)
+    monkeypatch.setattr(gram, "FEW", 3)
     monkeypatch.setattr(stage_module, "LARGEST", 0)
     task, record = recorded("conv", "adam", "three columns")
     name, new = MUTATIONS[what]

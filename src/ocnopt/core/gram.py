@@ -22,6 +22,8 @@ CHUNK = 2**24
 """Largest number of elements that a per-sample product may hold at once."""
 CACHED = 2**20
 """The same where each is read at once, entry by entry, and never again: what the caches of a processor hold."""
+FEW = 16
+"""Samples whose products are made together there."""
 
 
 class Rows(NamedTuple):
@@ -37,13 +39,25 @@ def sample_gram(stage: Stage) -> Tensor:
         return sample_lookup_gram(stage)
     if stage.products is not None or not getattr(stage.player, "is_matrix", False):
         W = stage.metric.half(stage.products or stage.sample_products())
-        return sum(torch.einsum("jnp,knp->njk", w.flatten(2), w.flatten(2)) for w in W)  # type: ignore[return-value]
+        return reduce(torch.add, (own_gram(w.flatten(2)[:, None, :, None]) for w in W))
     rows, D = rotated_rows(stage)
     if len(rows) == 1 and rows[0].Z.shape[2] == 1:
         return single_sample_gram(*rows[0], D)
-    chunk = min(CHUNK, CACHED) if rows[0].Z.device.type == "cpu" else CHUNK
-    found = [own_gram(X) for X in products(rows, D, outputs_within(chunk, rows))]
-    return torch.stack(found).sum(0)
+    if rows[0].Z.device.type != "cpu":
+        return gram_of(rows, D, CHUNK)
+    return torch.cat([gram_of(some, D, min(CHUNK, CACHED)) for some in of_few_samples(rows)])
+
+
+def of_few_samples(rows: list[Rows]) -> Iterator[list[Rows]]:
+    """The rows of ``FEW`` samples after the other, so that a piece of their products still holds many outputs."""
+    for start in range(0, rows[0].Z.shape[1], FEW):
+        few = slice(start, start + FEW)
+        yield [Rows(Z[:, few], U[:, :, few]) for Z, U in rows]
+
+
+def gram_of(rows: list[Rows], D: Tensor | None, elements: int) -> Tensor:
+    """G of every sample by itself (N, r, r), from pieces of so many elements."""
+    return torch.stack([own_gram(X) for X in products(rows, D, outputs_within(elements, rows))]).sum(0)
 
 
 def own_gram(X: Tensor) -> Tensor:
