@@ -7,7 +7,7 @@ per sample are formed only where positions must be summed first, in chunks of bo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -184,5 +184,10 @@ def products(rows: list[Rows], D: Tensor | None, chunk: int) -> Iterator[Tensor]
     scale = None if D is None else D.sqrt()
     for start in range(0, rows[0].U.shape[-1], chunk):
         part = slice(start, start + chunk)
-        X = reduce(torch.add, (U[..., part].mT @ Z for Z, U in rows))
+        X = per_sample((Z, U[..., part]) for Z, U in rows)
         yield X if scale is None else X.mul_(scale[:, None, part])
+
+
+def per_sample(rows: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Σ_p u_p z_pᵀ of every sample, (r, g, N, n_out, n_in), added over the calls that the rows Z and U are of."""
+    return reduce(torch.add, (U.mT @ Z for Z, U in rows))

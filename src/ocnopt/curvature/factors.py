@@ -12,18 +12,19 @@ sum to T, and u_t = w_t g_t, they have A = Σ w_t z zᵀ / T and B = T Σ w_t g 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import reduce
+from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..core.gram import per_sample
 from ..core.protocols import MatrixPlayer
 from ..core.trajectory import Call, narrowed
 from ..linalg.blocks import gram, right
 from ..linalg.kronecker import to_basis
+from .metrics import turned
 
 CHUNK = 2**24
 """Elements of per-sample products that are held at once, unless those of one sample are more."""
@@ -108,8 +109,8 @@ def one_sweep(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor | None)
 def of_samples(parts: Sequence[Evidence], rows: slice, U_A: Tensor | None, U_B: Tensor | None) -> Tensor:
     """Σ of the squared products of these samples, in the basis: of rows that are turned, or turned themselves."""
     if rows_are_fewer(parts, U_A, U_B):
-        turned = ((in_basis_by_row(part.Z[:, rows], U_A), in_basis_by_row(part.U[:, :, rows], U_B)) for part in parts)
-        return per_sample(turned).square().sum((0, 2))
+        pairs = ((turned(part.Z[:, rows], U_A), turned(part.U[:, :, rows], U_B)) for part in parts)
+        return per_sample(pairs).square().sum((0, 2))
     X = per_sample((part.Z[:, rows], part.U[:, :, rows]) for part in parts)
     return to_basis(X.transpose(1, 2), U_A, U_B).square().sum((0, 1))
 
@@ -120,16 +121,6 @@ def rows_are_fewer(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor | 
     positions = sum(part.Z.shape[2] for part in parts)
     matrix = parts[0].U.shape[-1] * parts[0].Z.shape[-1] * (a + b)
     return positions * (n_in * a + n_out * b) < matrix
-
-
-def per_sample(rows: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Σ_p u_p z_pᵀ of every sample, (r, g, m, n_out, n_in), added over the calls."""
-    return reduce(torch.add, (U.mT @ Z for Z, U in rows))
-
-
-def in_basis_by_row(X: Tensor, U: Tensor | None) -> Tensor:
-    """Rows X (..., g, m, P, n) in the basis U (g, n, b)."""
-    return in_basis(X.flatten(-3, -2), U).unflatten(-2, X.shape[-3:-1])
 
 
 def in_basis(X: Tensor, U: Tensor | None) -> Tensor:
