@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,22 +99,6 @@ def require_dense(gradient: Tensor | None, name: str) -> Tensor:
     return gradient
 
 
-def finite(loss: Any, gradients: Sequence[Tensor]) -> bool:
-    """Whether the loss, if known, and all gradients are finite."""
-    if loss is not None and not bool(torch.as_tensor(loss).isfinite().all()):
-        return False
-    return are_finite([g for g in gradients if not g.is_sparse])
-
-
-def are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all entries are finite. A norm is, only if all of them are; it may overflow where no entry does."""
-    filled = [x for x in tensors if x.numel()]
-    if not filled:
-        return True
-    norms = [x.to(filled[0].device, torch.float32) for x in torch._foreach_norm(filled)]
-    return bool(torch.stack(norms).sum().isfinite()) or all(bool(x.isfinite().all()) for x in filled)
-
-
 def require_core(turns: Sequence[Turn], capture: Capture, terminal: Terminal) -> None:
     """Raise what the terminal factor has to say against this trajectory, before anything has changed."""
     if isinstance(terminal, Auto):
@@ -137,10 +121,16 @@ def seat_calls(turns: Sequence[Turn], capture: Capture) -> None:
         turn.feedback = not turn.reason
 
 
+def seat_again(turns: Sequence[Turn]) -> None:
+    """Where the feedback rests nothing is captured: who took part when it last ran has the direction of that step."""
+    for turn in turns:
+        turn.feedback = turn.player is not None and all("direction" in state for state in turn.states)
+
+
 def obstacle(turn: Turn, sizes: dict[int, int], capture: Capture) -> str:
     """Why its calls cannot take part in the feedback; empty if they can."""
     if capture.keep == 0:
-        return "With feedback=0 at a fixed step nothing takes part."
+        return "With feedback=0 at a fixed step, or where the feedback rests, nothing takes part."
     if turn.seat.module in capture.refusals:
         return capture.refusals[turn.seat.module]
     if not turn.calls:
@@ -178,6 +168,10 @@ class Boundary:
     coordinates: Tensor | None
     loss: float | None = None
     ranks: Ranks = ALONE
+
+    def share(self, keep: int | None) -> float:
+        """Of the step's samples, those that were kept when ``keep`` of each sweep may be; the same on all ranks."""
+        return 1.0 if keep is None else min(1.0, keep * len(self.samples.rows) * self.ranks.size / self.batch)
 
 
 def boundary_of(

@@ -16,10 +16,11 @@ from .core.value import Value
 from .curvature import Curvature
 from .distributed import agree, require_spreadable, require_unsharded, require_whole, warn_if_unseen
 from .evaluating import Again, again_of
+from .finiteness import finite
 from .game.blocks import Block
 from .game.kinds import Kind
 from .game.play import game_on
-from .gathering import Turn, finite, require_core, seat_calls, turn_of
+from .gathering import Turn, require_core, seat_again, seat_calls, turn_of
 from .inspecting import Inspected
 from .layout import asks_for_layout, lay_out
 from .linalg.symmetric import Tally
@@ -67,7 +68,8 @@ class OCNOpt(Inspected):
         feedback_samples: how many samples of each batch the feedback looks at; None for all, "auto" for 64 with
             kfac and ekfac, 16 with the diagonals, and all where the value is not per sample.
         feedback_every: the period of the feedback in steps; the first ones have it, and those of statistics. Between,
-            all layers take their open-loop steps with the step length and momentum of the last search.
+            all layers take open-loop steps, no longer than the last search allows. "auto": so that the feedback looks
+            at one in 8 of all samples; 1 with games, a nonlinear roll-out, and values that are not per sample.
         curvature_samples: with value="coupled", how many samples of each batch, the first ones, the curvature is made
             of, each standing for as many as it takes; the gradient is that of all. None for all.
         batch_dim: the dimension of the model's inputs that holds the batch.
@@ -107,7 +109,7 @@ class OCNOpt(Inspected):
         params: Params | None = None,
         saturation: float | None = 0.5,
         feedback_samples: int | str | None = "auto",
-        feedback_every: int = 1,
+        feedback_every: int | str = "auto",
         curvature_samples: int | None = None,
         batch_dim: int = 0,
         seed: int = 0,
@@ -230,6 +232,8 @@ class OCNOpt(Inspected):
             require_core(turns, self.capture, self.terminal)
         for turn in turns:
             turn.states = [self.state[p] for p in turn.params]
+        if self.resting:
+            seat_again(turns)
         if blank:
             lay_out(turns, method_of(self.curvature, self.search, self.value, self.clock), self.clock)
             return
@@ -244,7 +248,7 @@ class OCNOpt(Inspected):
         if self.game is not None:
             own = next((x for x in (loss, self.capture.heard) if x is not None), None)
             self.game.alignments.observe(shown if own is None else ranks.numbers(float(own))[0] / ranks.size)
-        self.report.update(moving)
+        self.report.update(moving, self.resting)
 
     # how it is solved
 
@@ -253,4 +257,4 @@ class OCNOpt(Inspected):
         axes = method, self.value, self.terminal, self.rollout
         limits = self.feedback, self.feedback_samples, limit_of(method, self.saturation)
         shared = self.tally, self.game, self.capture.ranks
-        return Solver(*axes, *limits, *shared, resting, self.watch, self.feedback_due(self.clock.get("step", 0)))
+        return Solver(*axes, *limits, *shared, resting, self.watch, not self.resting)

@@ -207,10 +207,10 @@ def game_of(game: Any, alignment: Any, curvature: Curvature, value: Value) -> Ki
     return kind
 
 
-def require_limits(feedback: float, saturation: float | None, every: int) -> None:
+def require_limits(feedback: float, saturation: float | None, every: int | str) -> None:
     """Raise ValueError unless the limits of the feedback and its period make sense."""
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"feedback_every={every!r} must be a number of steps, at least 1.")
+    if every != "auto" and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+        raise ValueError(f"feedback_every={every!r} must be a number of steps, at least 1, or 'auto'.")
     require_rate("feedback", feedback, zero=True)
     if saturation is not None:
         require_rate("saturation", saturation)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .core.acceptance import Outcome
 from .core.arrivals import Mode
-from .core.rollout import Rollout
+from .core.rollout import Linear, Nonlinear, Rollout
 from .core.trajectory import Sweep
+from .core.value import Value
 from .curvature import Curvature, Kronecker
 from .game.kinds import Kind
 from .linalg.symmetric import Tally
@@ -20,6 +23,17 @@ from .stateful import Stateful
 
 EAGER = 20
 """Steps at the beginning that all have feedback, whatever its period."""
+SPARING = 8
+"""feedback_every="auto" lets the feedback look at one in about so many of the samples that the steps see."""
+
+
+def sparing(share: float, busy: int | None) -> int:
+    """The period at which feedback on this share of every batch looks at one in ``SPARING`` samples, or fewer.
+
+    busy: the period of steps that have feedback anyway, into which it is rounded up to fit.
+    """
+    wanted = max(1, math.ceil(SPARING * share))
+    return wanted if busy is None else next((n for n in range(wanted, busy) if busy % n == 0), busy)
 
 
 class Planned(Stateful):
@@ -29,12 +43,16 @@ class Planned(Stateful):
     search: Search | None
     feedback: float
     feedback_samples: int | None
-    feedback_every: int
+    feedback_every: int | str
     game_kind: Kind | None
     seats: list[Seat]
     tally: Tally
     seed: int
     rollout: Rollout
+    rollout_kind: type[Linear] | type[Nonlinear]
+    value: Value
+    resting: bool
+    """Whether the feedback rests in the coming step, which is then the open loop's and captures nothing."""
     last_step: Outcome | None
     """What became of the last step, with a search that measures its steps."""
 
@@ -43,10 +61,12 @@ class Planned(Stateful):
         return {name: "none" if part is None else type(part).__name__ for name, part in chosen.items()}
 
     def uses_curvature(self) -> bool:
-        return self.feedback > 0 or self.search is not None
+        """Whether the coming step asks for the curvature of the loss."""
+        return (self.feedback > 0 or self.search is not None) and not self.resting
 
     def plan(self) -> None:
-        """Tell the capture how much of the coming trajectory will be used."""
+        """Decide whether the feedback rests in the coming step, and tell the capture how much of it will be used."""
+        self.resting = not self.feedback_due(self.clock.get("step", 0) + 1)
         self.capture.keep = self.feedback_samples if self.uses_curvature() else 0
         gathering = self.gathering()
         self.capture.rows = 0 if gathering is None else gathering.rows
@@ -115,7 +135,20 @@ class Planned(Stateful):
         """Whether that step has feedback and a search of its own; those that measure their steps always have."""
         if step <= EAGER or getattr(self.search, "needs_closure", False) or self.gathers(step):
             return True
-        return step % self.feedback_every == 0
+        return step % self.period() == 0
+
+    def period(self) -> int:
+        """Of the feedback, in steps: what ``feedback_every`` says, or "auto" makes of the batch.
+
+        A game learns from every step, other values and roll-outs are asked for what they do in all: none rests there.
+        """
+        if isinstance(self.feedback_every, int):
+            return self.feedback_every
+        if self.game_kind is not None or self.rollout_kind is not Linear or not self.value.by_sample:
+            return 1
+        curvature = self.curvature
+        busy = curvature.statistics_every if isinstance(curvature, Kronecker) else None
+        return sparing(self.clock.get("share", 1.0), busy)
 
     def draw(self, sweep: Sweep, output: GradientEdge) -> None:
         """Send cotangents at labels drawn from the model down the graph, when statistics are due."""

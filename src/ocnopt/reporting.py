@@ -77,8 +77,10 @@ class Report:
         self.last: dict[str, Row] = {}
         self.held: dict[str, int] = {}
 
-    def update(self, turns: Sequence[Turn]) -> None:
-        self.last = {row.parameter: row for turn in turns for row in rows_of(turn)}
+    def update(self, turns: Sequence[Turn], resting: bool) -> None:
+        """Of this step; of what the feedback did to a parameter, where it rests, the last step that had it."""
+        known = self.last if resting else {}
+        self.last = {row.parameter: known.get(row.parameter, row) for turn in turns for row in rows_of(turn)}
         self.held |= {turn.seat.path: held_of(turn) for turn in turns if turn.calls and turn.seat.path not in self.held}
 
     def rows(self) -> Coverage:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from .core.bellman import Gain, Problem, Saturation, backward_pass
 from .core.capture import Capture
@@ -21,9 +19,10 @@ from .core.turned import plain_step, turned
 from .core.value import Value
 from .curvature import Kronecker
 from .curvature.metrics import DiagonalMetric
+from .finiteness import are_finite, tensors_of
 from .game.coalition import Side, alone
 from .game.play import Game
-from .gathering import Boundary, Turn, are_finite, boundary_of, stage_of
+from .gathering import Boundary, Turn, boundary_of, stage_of
 from .linalg.symmetric import Tally
 from .measuring import Factors, give_denominators, measure_diagonals, states_of
 from .observing import BLIND, Blind
@@ -66,19 +65,21 @@ class Solver:
             self.decay(turns)
             self.measure(turns, clock)
             played = self.propose(turns, calibrated(self.boundary(turns, capture), clock), clock)
+            if played is not None:
+                clock["share"] = played.boundary.share(self.samples)
             with self.watch.phase("move"):
                 self.method.apply(turns, played, clock)
         return None if played is None else played.boundary.loss
 
     @property
     def plays(self) -> bool:
-        """Whether anybody asks for the terminal condition."""
-        return self.feedback > 0 or self.method.needs_responses
+        """Whether anybody asks for a metric: the passes, or a search whose steps are those of one."""
+        return (self.feedback > 0 and self.due) or self.method.needs_responses
 
     def boundary(self, turns: Sequence[Turn], capture: Capture) -> Boundary | None:
-        """The terminal condition; None where nobody plays, or not in this step."""
+        """The terminal condition; None where nobody plays, or the feedback rests."""
         playing = [turn for turn in turns if turn.feedback]
-        if not (playing and self.due and self.plays):
+        if not (playing and self.plays and self.due):
             return None
         like = playing[0].gradients[0].new_empty(0, dtype=self.precision(playing[0].gradients[0].dtype))
         return boundary_of(playing, capture, self.terminal, like, self.samples)
@@ -244,15 +245,6 @@ def share_out(owners: dict[Stage, Turn], sides: Sequence[Side], steps: Sequence[
 def of_layers(count: str, side: Side) -> dict[str, int]:
     """One more of a count for every layer of a side."""
     return {f"{member.label or ROOT}/{count}": 1 for member in side.members}
-
-
-def tensors_of(states: Iterable[dict[str, Any]]) -> Iterator[Tensor]:
-    """All tensors of the states, those in nested dicts too."""
-    for x in (x for state in states for x in state.values()):
-        if isinstance(x, dict):
-            yield from tensors_of([x])
-        elif isinstance(x, Tensor) and x.is_floating_point():
-            yield x
 
 
 def plainly(turns: Sequence[Turn]) -> torch.autocast:

@@ -29,7 +29,7 @@ def _ours(model: nn.Module, beta: float | None = None, **options: Any) -> optim.
 
 _RATE = {"lr", "weight_decay", "momentum", "betas"}
 _CONTROL = {"curvature", "terminal", "beta", "value", "rollout", "search", "feedback", "damping", "game", "alignment"}
-_CONTROL |= {"feedback_samples"}
+_CONTROL |= {"feedback_samples", "feedback_every"}
 TABLE: dict[str, Kind] = {
     "ocnopt": Kind(_ours, frozenset(_CONTROL | _RATE), (0.06, 0.12, 0.25, 0.5, 1.0)),
     **BASELINES,
@@ -62,6 +62,8 @@ class OptimizerConfig:
     """ocnopt: strength of the feedback, 0 is the base optimizer and 1 the full policy."""
     feedback_samples: str | None = None
     """ocnopt: how many samples of each batch the feedback looks at (a number, all, or auto)."""
+    feedback_every: int | None = None
+    """ocnopt: the period of the feedback, in steps."""
     damping: float | None = None
     """ocnopt: damping of the curvature."""
     game: str | None = None

@@ -35,7 +35,8 @@ NETWORKS: dict[str, tuple[Sized, tuple[int, ...]]] = {
     "cnn": (Convolutional((True, True), 16, 8), (1, 12, 12)),
 }
 FREE, LINEAR = "ocnopt adam, no feedback", "ocnopt adam, linear, all"
-PART, NONLINEAR = "ocnopt adam, linear, 64", "ocnopt adam, nonlinear"
+PART, NONLINEAR = "ocnopt adam, linear, 64, every step", "ocnopt adam, nonlinear"
+SPARING = "ocnopt adam, linear, 64"
 each_network = pytest.mark.parametrize("network", NETWORKS)
 
 
@@ -90,6 +91,14 @@ def test_linear_feedback_takes_the_products_of_the_recursion(network: str) -> No
 def test_feedback_on_a_part_of_the_batch_takes_that_part(network: str) -> None:
     """64 of 256: a quarter, in units of the larger F."""
     assert added(PART, network, batch=4 * BATCH) <= 0.25 * added(LINEAR, network, batch=4 * BATCH) * 1.05
+
+
+@each_network
+def test_feedback_now_and_then_takes_one_in_so_many_steps(network: str) -> None:
+    """64 of 64 in every eighth step; in between nothing is captured, and steps are as cheap as without feedback."""
+    between = work(FREE, network)
+    assert added(SPARING, network) <= added(LINEAR, network) / 8 * 1.05
+    assert work(SPARING, network).calls <= (7 * between.calls + work(LINEAR, network).calls) / 8 * 1.05
 
 
 @each_network

@@ -126,6 +126,7 @@ def test_every_curvature_goes_down(curvature: str) -> None:
 
 def test_notices_a_bias_that_meets_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutation: the ones column is 1 for all components."""
-    monkeypatch.delattr(JetLinearPlayer, "_ones")
+    for name in ("_ones", "met_by_bias"):
+        monkeypatch.delattr(JetLinearPlayer, name)
     with pytest.raises(AssertionError):
         test_a_step_is_the_dense_one()

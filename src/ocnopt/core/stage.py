@@ -97,12 +97,16 @@ class Stage:
         Forming them takes as many operations as one response; then every pull and every response is a product
         with them. None where they are larger than the rows they are made of, or than ``LARGEST``.
         """
-        if not getattr(self.player, "is_matrix", False):
-            return None
-        entries = sum(p[0].numel() for p in self.gradient if p.dim() > 1) * self.gradient[0].shape[0]
-        if entries * self.rank * self.samples.count > LARGEST or entries > sum(map(self.entries_of_rows, self.pairs)):
+        entries = sum(p.numel() for p in self.gradient)
+        if entries * self.rank * self.samples.count > LARGEST or not self.are_small(entries):
             return None
         return self.sample_products()
+
+    def are_small(self, entries: int) -> bool:
+        """Whether the products of one sample and column, so many numbers, are fewer than those they are made of."""
+        if getattr(self.player, "is_matrix", False):
+            return entries <= sum(map(self.entries_of_rows, self.pairs))
+        return getattr(self.player, "is_diagonal", False)
 
     def entries_of_rows(self, pair: tuple[Call, Tensor, slice]) -> int:
         """Of the rows z_p and u_p of one sample and column; a convolution's z_p are overlapping patches."""
@@ -166,6 +170,9 @@ class Stage:
     def sample_products(self) -> Params:
         """f_θᵀ Y of every column and sample on its own: tensors (r, N, *parameter)."""
         lead = self.rank, self.samples.count
+        if len(self.pairs) == 1 and self.pairs[0][2] == slice(0, lead[1]):
+            call, Y, _ = self.pairs[0]
+            return tuple(P[:, : lead[1]].to(self.precision) for P in self.player.sample_pull(call, Y))
         total = [p.new_zeros(*lead, *p.shape, dtype=self.precision) for p in self.gradient]
         for call, Y, rows in self.pairs:
             kept = rows.stop - rows.start

@@ -31,6 +31,9 @@ class JetLinearPlayer(LinearPlayer):
         pulled = {"weight": lambda: u.flatten(0, 1).T @ z.flatten(0, 1), "bias": lambda: u[:, 0].sum(0)}
         return tuple(pulled[name]() for name in self.names)
 
+    def met_by_bias(self, u: Tensor) -> Tensor:
+        return u[..., 0, :]
+
     def _ones(self, call: Call) -> Tensor:
         ones = super()._ones(call)
         ones[:, :, 1:] = 0

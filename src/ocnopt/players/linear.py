@@ -33,6 +33,15 @@ class LinearPlayer(MatrixModulePlayer):
         u = u.to(self.dtype).flatten(0, -2)
         return tuple(u.T @ self.z(call).flatten(0, -2) if name == "weight" else u.sum(0) for name in self.names)
 
+    def sample_pull(self, call: Call, U: Tensor) -> Params:
+        """As the base, each parameter by itself: side by side they would be copied apart in every product."""
+        u, z = self.outputs(call, U).squeeze(1), self.patches(call).squeeze(0)
+        return tuple(u.mT @ z if name == "weight" else self.met_by_bias(u) for name in self.names)
+
+    def met_by_bias(self, u: Tensor) -> Tensor:
+        """Σ_p u_p over the positions where the bias enters, of rows (..., P, n_out)."""
+        return u.sum(-2)
+
     def patches(self, call: Call) -> Tensor:
         return self.z(call).unsqueeze(1).flatten(1, -2).unsqueeze(0)
 
@@ -52,6 +61,9 @@ class TransposedLinearPlayer(LinearPlayer):
 
     def pull(self, call: Call, u: Tensor) -> Params:
         return self.turned(super().pull(call, u))
+
+    def sample_pull(self, call: Call, U: Tensor) -> Params:
+        return self.turned(super().sample_pull(call, U))
 
     def turned(self, d: Params) -> Params:
         """Parameter-shaped tensors with the weight the other way round."""

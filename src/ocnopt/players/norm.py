@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +19,8 @@ class _ScalePlayer(ModulePlayer):
 
     Batch statistics may mix samples in ẑ; f_θ itself never does, so every sample's product is exact.
     """
+
+    is_diagonal: ClassVar[bool] = True
 
     def standardised(self, call: Call) -> Tensor:
         """ẑ, shaped like the output."""

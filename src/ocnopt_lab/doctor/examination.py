@@ -10,13 +10,13 @@ from torch.nn.parameter import UninitializedParameter
 
 from ocnopt import OCNOpt
 from ocnopt.curvature import EKFAC, Curvature, Kronecker
+from ocnopt.finiteness import tensors_of
 from ocnopt.gathering import Turn
 from ocnopt.memory import blank_turn, bytes_of
 from ocnopt.players import Refusal
 from ocnopt.players.base import MatrixModulePlayer
 from ocnopt.reporting import kind
 from ocnopt.seats import Seat
-from ocnopt.solving import tensors_of
 from ocnopt.trials import method_of
 from ocnopt_lab.errors import LabError
 

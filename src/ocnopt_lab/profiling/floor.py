@@ -47,7 +47,7 @@ def products(optimizer: OCNOpt, share: float) -> float:
     feeds, searches = optimizer.feedback > 0, optimizer.search is not None
     responses = max(int(feeds), 2 * searches)
     again = feeds and optimizer.rollout_kind is Nonlinear
-    return share * (responses + feeds) / optimizer.feedback_every + float(again)
+    return share * (responses + feeds) / optimizer.period() + float(again)
 
 
 def elementwise(optimizer: Optimizer) -> int:
@@ -64,4 +64,4 @@ def period(optimizer: OCNOpt) -> int:
     """Steps after which all work has been done as often as on average."""
     curvature = optimizer.curvature
     periods = [getattr(curvature, name, 1) for name in ("statistics_every", "decompose_every")]
-    return lcm(*periods, optimizer.feedback_every)
+    return lcm(*periods, optimizer.period())
