@@ -21,7 +21,9 @@ def are_finite(tensors: Iterable[Tensor]) -> bool:
     filled = [x for x in tensors if x.numel()]
     if not filled:
         return True
-    norms = [x.to(filled[0].device, torch.float32) for x in torch._foreach_norm(filled)]
+    norms = [*torch._foreach_norm(filled)]
+    if any(x.dtype != norms[0].dtype or x.device != norms[0].device for x in norms):
+        norms = [x.to(norms[0].device, torch.float32) for x in norms]
     return bool(torch.stack(norms).sum().isfinite()) or all(bool(x.isfinite().all()) for x in filled)
 
 

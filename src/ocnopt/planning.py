@@ -141,14 +141,16 @@ class Planned(Stateful):
         """Of the feedback, in steps: what ``feedback_every`` says, or "auto" makes of the batch.
 
         A game learns from every step, other values and roll-outs are asked for what they do in all: none rests there.
+        Nor where the loss is no softmax cross-entropy: small errors are reached by steps that are searched for.
         """
         if isinstance(self.feedback_every, int):
             return self.feedback_every
-        if self.game_kind is not None or self.rollout_kind is not Linear or not self.value.by_sample:
+        free = self.game_kind is None and self.rollout_kind is Linear and self.value.by_sample
+        if not free or "share" not in self.clock:
             return 1
         curvature = self.curvature
         busy = curvature.statistics_every if isinstance(curvature, Kronecker) else None
-        return sparing(self.clock.get("share", 1.0), busy)
+        return sparing(self.clock["share"], busy)
 
     def draw(self, sweep: Sweep, output: GradientEdge) -> None:
         """Send cotangents at labels drawn from the model down the graph, when statistics are due."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .core.policy import Step
 from .core.protocols import Params
-from .core.stage import Stage, dot
+from .core.stage import Stage, inner
 from .gathering import Boundary
 from .linalg.symmetric import Tally
 from .observing import BLIND, Blind
@@ -47,8 +47,8 @@ def directions(played: Played) -> tuple[Tensor, Tensor, Tensor]:
 
 def summed(like: Tensor, pairs: Sequence[tuple[Params, Params]]) -> Tensor:
     """Σ ⟨x, y⟩ over the parameters of all pairs, as a number of this dtype."""
-    found = [dot(a, b) for x, y in pairs for a, b in zip(x, y, strict=True)]
-    return torch.stack(found).sum().to(like) if found else like.new_zeros(())
+    x, y = ([a for pair in pairs for a in pair[side]] for side in (0, 1))
+    return inner(x, y).to(like) if x else like.new_zeros(())
 
 
 def on_host(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -12,11 +12,10 @@ from torch import Tensor
 from .core.bellman import Pace
 from .core.compiling import compilable
 from .core.search import Calibration, Model, Quadratic, Trust, output_curvature
-from .core.stage import inner
 from .curvature import Curvature, Kronecker, elementwise
 from .curvature.diagonal import buffers
 from .gathering import Turn
-from .played import Played, curvatures, directions, on_host, weighted_core
+from .played import Played, curvatures, directions, on_host, summed, weighted_core
 from .updates import Clock, apply_diagonal, by_group, diagonal_of
 
 
@@ -133,11 +132,12 @@ class Searched:
 
     def slopes(self, turns: Sequence[Turn]) -> tuple[float, float]:
         """b: of the objective along the steps of the turns that play, and along their previous directions."""
-        playing = [turn for turn in turns if turn.feedback]
-        fresh = [inner(turn.step, turn.gradients) for turn in playing]
-        ball = [inner(u, turn.gradients) for turn in playing if (u := self.previous(turn)) is not None]
-        sums = torch.stack([torch.stack(x).sum() if x else torch.zeros_like(fresh[0]) for x in (fresh, ball)])
-        return tuple(sums.tolist())
+        pairs = [(turn, tuple(turn.gradients)) for turn in turns if turn.feedback]
+        again = [(u, g) for turn, g in pairs if (u := self.previous(turn)) is not None]
+        first = pairs[0][1][0]
+        like = first.new_empty(0, dtype=torch.promote_types(first.dtype, torch.float32))
+        sums = summed(like, [(turn.step, g) for turn, g in pairs]), summed(like, again)
+        return tuple(torch.stack(sums).tolist())
 
     def calibrate(self, played: Played, R: Tensor, clock: Clock) -> None:
         """Learn from the draws of a step that gathers statistics how much curvature C leaves out."""

@@ -65,7 +65,7 @@ class Solver:
             self.decay(turns)
             self.measure(turns, clock)
             played = self.propose(turns, calibrated(self.boundary(turns, capture), clock), clock)
-            if played is not None:
+            if played is not None and played.boundary.loss is not None:
                 clock["share"] = played.boundary.share(self.samples)
             with self.watch.phase("move"):
                 self.method.apply(turns, played, clock)
@@ -113,7 +113,8 @@ class Solver:
     def measure(self, turns: Sequence[Turn], clock: Clock) -> None:
         """Update the statistics and give every turn its metric."""
         with self.watch.phase("statistics"):
-            self.mend(turns)
+            if self.due:  # a step in between that is not finite is none, and no number in it enters an average
+                self.mend(turns)
             self.gather(turns, clock)
 
     def gather(self, turns: Sequence[Turn], clock: Clock) -> None:

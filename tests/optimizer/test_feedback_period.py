@@ -111,3 +111,101 @@ def test_searches_that_measure_have_feedback_in_every_step(monkeypatch: pytest.M
     for _ in range(3):
         optimizer.step(closure)
     assert optimizer.last_step is not None and optimizer.feedback_due(7)
+
+
+# what "auto" stands for
+
+
+@pytest.mark.parametrize(
+    ("share", "busy", "period"),
+    [
+        (1.0, 10, 10),
+        (0.5, 10, 5),
+        (0.25, 10, 2),
+        (0.125, 10, 1),
+        (0.01, 10, 1),
+        (0.3, 7, 7),
+        (1.0, None, 8),
+        (0.3, None, 3),
+    ],
+)
+def test_one_in_eight_samples(share: float, busy: int | None, period: int) -> None:
+    assert planning.sparing(share, busy) == period
+
+
+@pytest.mark.parametrize(("size", "period"), [(16, 10), (128, 5), (256, 2), (512, 1)])
+def test_the_default_rests_the_more_the_smaller_the_batch(size: int, period: int) -> None:
+    model = mlp()
+    optimizer = OCNOpt(model)
+    one_step(model, optimizer, *batch(0, size))
+    assert optimizer.period() == period
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"game": "feedback-nash"},
+        {"rollout": "nonlinear"},
+        {"value": "coupled"},
+        {"value": "own-gains", "terminal": "gradient"},
+    ],
+)
+def test_what_is_asked_for_in_every_step_never_rests(options: dict[str, str]) -> None:
+    model = mlp()
+    optimizer = OCNOpt(model, **options)
+    one_step(model, optimizer, *batch(0))
+    assert optimizer.period() == 1
+
+
+def test_small_errors_are_searched_for_in_every_step() -> None:
+    model = mlp()
+    optimizer = OCNOpt(model)
+    x, y = batch(0)
+    optimizer.zero_grad()
+    (model(x)[:, 0] - y).square().mean().backward()
+    optimizer.step()
+    assert optimizer.period() == 1
+
+
+# steps in between
+
+
+def about_to_rest(monkeypatch: pytest.MonkeyPatch, **clock: float) -> tuple[nn.Module, OCNOpt]:
+    """A model before a step in which the feedback rests, with gradients, and this state of the search."""
+    monkeypatch.setattr(planning, "EAGER", 5)
+    model = mlp()
+    optimizer = build(model, "ekfac", "model", feedback_every=1000)
+    train(model, optimizer, 5)
+    optimizer.clock.update(clock)
+    x, y = batch(5)
+    optimizer.zero_grad()
+    F.cross_entropy(model(x), y).backward()
+    return model, optimizer
+
+
+def test_nothing_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, optimizer = about_to_rest(monkeypatch)
+    assert optimizer.resting and not optimizer.capture.calls and not optimizer.capture.reached
+
+
+def promised(monkeypatch: pytest.MonkeyPatch, descent: float) -> float:
+    """α₁ gᵀM⁻¹g of a step after a search whose whole step had this descent."""
+    model, optimizer = about_to_rest(monkeypatch, length=1.0, momentum=0.0, descent=descent)
+    optimizer.step()
+    return -sum(float((optimizer.state[p]["direction"] * p.grad).sum()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("part", [0.0, 0.25, 1.0])
+def test_they_promise_no_more_than_the_search_did(monkeypatch: pytest.MonkeyPatch, part: float) -> None:
+    whole = promised(monkeypatch, 1e9)
+    assert whole > 0 and promised(monkeypatch, part * whole) == pytest.approx(part * whole, rel=1e-9)
+
+
+@pytest.mark.parametrize(("sign", "kept"), [(1.0, 0.0), (-1.0, 0.5)])
+def test_the_ball_does_not_roll_uphill(monkeypatch: pytest.MonkeyPatch, sign: float, kept: float) -> None:
+    model, optimizer = about_to_rest(monkeypatch, length=0.0, momentum=0.5)
+    for p in model.parameters():
+        optimizer.state[p]["direction"].copy_(sign * p.grad)
+    optimizer.step()
+    for p in model.parameters():
+        assert torch.allclose(optimizer.state[p]["direction"], kept * sign * p.grad)

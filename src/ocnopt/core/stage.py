@@ -24,6 +24,9 @@ from .trajectory import Call
 LARGEST = 2**24
 """Largest number of elements that the products of one stage may hold."""
 
+SMALL = 2**14
+"""Numbers of a tensor that is copied rather than multiplied by itself."""
+
 
 class Metric(Protocol):
     """M_t, the curvature of one stage, as a symmetric positive definite operator."""
@@ -232,8 +235,12 @@ def zeros(x: Sequence[Tensor]) -> Params:
 
 
 def inner(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
-    """⟨x, y⟩ over all parameters of a stage."""
-    return torch.stack([dot(a, b) for a, b in zip(x, y, strict=True)]).sum()
+    """⟨x, y⟩ over all tensors; small ones are laid side by side, since every product is a call."""
+    pairs = [*zip(x, y, strict=True)]
+    small = [(a.reshape(-1), b.reshape(-1)) for a, b in pairs if a.numel() <= SMALL]
+    side_by_side = [tuple(map(torch.cat, zip(*small, strict=True)))] if small else []
+    found = [dot(a, b) for a, b in (*side_by_side, *((a, b) for a, b in pairs if a.numel() > SMALL))]
+    return found[0] if len(found) == 1 else torch.stack(found).sum()
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
