@@ -85,7 +85,7 @@ class Trial:
         self.name, self.draws = name, torch.Generator().manual_seed(rank)
         self.model = narrow(name)
         self.call: nn.Module = DistributedDataParallel(self.model) if distributed.is_initialized() else self.model
-        self.optimizer = OCNOpt(self.model)
+        self.optimizer = OCNOpt(self.model, feedback_every=1)
 
     def step(self) -> None:
         self.optimizer.zero_grad()

@@ -21,7 +21,7 @@ from .passes import send_draw, smallest
 from .seats import Seat
 from .stateful import Stateful
 
-EAGER = 20
+EAGER = 50
 """Steps at the beginning that all have feedback, whatever its period."""
 SPARING = 8
 """feedback_every="auto" lets the feedback look at one in about so many of the samples that the steps see."""

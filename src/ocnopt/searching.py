@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from .core.bellman import Pace
+from .core.coasting import Coasting
 from .core.compiling import compilable
 from .core.search import Calibration, Model, Quadratic, Trust, output_curvature
 from .curvature import Curvature, Kronecker, elementwise
@@ -59,7 +60,18 @@ class Searched:
         return turn.player is not None
 
     def beginning(self) -> Clock:
-        zeros = "overshoot", "slope", "momentum", "predicted", "loss", "drawn", "modelled", "shrinkage", "descent"
+        zeros = (
+            "overshoot",
+            "slope",
+            "momentum",
+            "predicted",
+            "loss",
+            "drawn",
+            "modelled",
+            "shrinkage",
+            "descent",
+            "usual",
+        )
         first = {"step": 0, "labels": 0, "damping": self.model.start, "length": 1.0, "calibration": 1.0}
         return first | dict.fromkeys(zeros, 0.0)
 
@@ -105,21 +117,17 @@ class Searched:
             return 0.0, 0.0
         slope, shown, length, momentum = torch.stack([own.b @ alpha, predicted, *alpha]).tolist()
         clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=slope)
-        clock.update(length=length, momentum=momentum, predicted=shown, descent=-float(b[0]))
+        clock.update(asdict(Coasting.of(clock).after(length, momentum, -float(b[0]))), predicted=shown)
         return length, momentum
 
     def onward(self, turns: Sequence[Turn], clock: Clock) -> tuple[float, float]:
-        """(α₁, α₂) of the last search, where the feedback rests; the damping learns from the slope all the same.
-
-        No quadratic bounds this step. So it promises no more than the last that one did, α₁⟨g, δθ⟩: what is steeper
-        is more curved; and the heavy ball does not roll uphill.
-        """
+        """(α₁, α₂) where the feedback rests; the damping learns from the slope all the same."""
         if not clock.get("labels") or not any(turn.feedback for turn in turns):
             clock["shrinkage"] = 0.0
             return 1.0, 0.0
         b = self.slopes(turns)
         trust = self.trust(b[1], clock)
-        alpha = clock["length"] * no_more(-b[0], clock["descent"]), clock["momentum"] * (b[1] < 0)
+        alpha = Coasting.of(clock).coefficients(*b, self.model.longest[0])
         slope = b[0] * alpha[0] + b[1] * alpha[1]
         clock.update(damping=trust.damping, overshoot=trust.overshoot, slope=slope if math.isfinite(slope) else 0.0)
         return alpha
@@ -173,11 +181,6 @@ def follow(params: list[Tensor], u: list[Tensor], decay: float, lr: float) -> No
     if decay != 1:
         torch._foreach_mul_(params, decay)
     torch._foreach_add_(params, [x.to(p.dtype) for x, p in zip(u, params, strict=True)], alpha=lr)
-
-
-def no_more(descent: float, most: float) -> float:
-    """The factor in [0, 1] that brings a descent down to the most there may be; 0 for what does not descend."""
-    return min(1.0, max(0.0, most) / descent) if 0 < descent < math.inf else 0.0
 
 
 def shrinks(turn: Turn) -> bool:

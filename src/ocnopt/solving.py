@@ -113,8 +113,7 @@ class Solver:
     def measure(self, turns: Sequence[Turn], clock: Clock) -> None:
         """Update the statistics and give every turn its metric."""
         with self.watch.phase("statistics"):
-            if self.due:  # a step in between that is not finite is none, and no number in it enters an average
-                self.mend(turns)
+            self.mend(turns)
             self.gather(turns, clock)
 
     def gather(self, turns: Sequence[Turn], clock: Clock) -> None:

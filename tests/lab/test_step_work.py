@@ -29,7 +29,7 @@ from ocnopt_lab.runs.trainer import Trainer
 from ocnopt_lab.tasks import Classification
 
 BATCH, WIDTH, CLASSES = 64, 24, 5
-WARM = 26  # the first steps gather and decompose more often
+WARM = 56  # the first steps all have feedback, and gather and decompose more often
 NETWORKS: dict[str, tuple[Sized, tuple[int, ...]]] = {
     "mlp": (FullyConnected(WIDTH), (16,)),
     "cnn": (Convolutional((True, True), 16, 8), (1, 12, 12)),

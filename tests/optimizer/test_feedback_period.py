@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ocnopt import OCNOpt, planning, solving
+from ocnopt.core import coasting
 from ocnopt.core.bellman import backward_pass
 from ocnopt_lab.acceptance.run import distance
 
@@ -51,7 +52,9 @@ def test_between_it_goes_on_with_the_last_search(curvature: str, monkeypatch: py
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     optimizer = build(model, curvature, "model", feedback_every=1000)
     train(model, optimizer, 6)
-    optimizer.clock.update(length=0.6, momentum=0.3)
+    monkeypatch.setattr(coasting, "STRETCH", 1.0)
+    monkeypatch.setattr(coasting, "UPHILL", 1e9)
+    optimizer.clock.update(length=0.6, momentum=0.3, usual=0.4, descent=1e9)
     before, clock = [p.detach().clone() for p in model.parameters()], dict(optimizer.clock)
     ball = [clock["momentum"] * optimizer.state[p]["direction"] for p in model.parameters()]
     one_step(model, optimizer, *batch(6))
@@ -201,11 +204,26 @@ def test_they_promise_no_more_than_the_search_did(monkeypatch: pytest.MonkeyPatc
     assert whole > 0 and promised(monkeypatch, part * whole) == pytest.approx(part * whole, rel=1e-9)
 
 
-@pytest.mark.parametrize(("sign", "kept"), [(1.0, 0.0), (-1.0, 0.5)])
-def test_the_ball_does_not_roll_uphill(monkeypatch: pytest.MonkeyPatch, sign: float, kept: float) -> None:
-    model, optimizer = about_to_rest(monkeypatch, length=0.0, momentum=0.5)
+@pytest.mark.parametrize(("sign", "usual", "kept"), [(1.0, 0.9, 0.0), (-1.0, 0.9, 0.5), (-1.0, 0.1, 0.1)])
+def test_a_ball_that_rolls_uphill_takes_back_no_more_than_half(
+    monkeypatch: pytest.MonkeyPatch, sign: float, usual: float, kept: float
+) -> None:
+    """Here of nothing; downhill it is that of the last search or the usual one, whichever is less."""
+    model, optimizer = about_to_rest(monkeypatch, length=0.0, momentum=0.5, usual=usual, descent=1e9)
     for p in model.parameters():
         optimizer.state[p]["direction"].copy_(sign * p.grad)
     optimizer.step()
     for p in model.parameters():
         assert torch.allclose(optimizer.state[p]["direction"], kept * sign * p.grad)
+
+
+def test_coefficients_by_hand() -> None:
+    last = coasting.Coasting(length=0.2, momentum=0.6, descent=3.0, usual=0.4)
+    assert last.coefficients(-3.0, -1.0, 1.0) == pytest.approx((0.2, 0.4))
+    assert last.coefficients(-6.0, -1.0, 1.0) == pytest.approx((0.1, 0.2)), "twice as steep, half as far"
+    assert last.coefficients(-1.0, -1.0, 1.0) == pytest.approx((0.3, 0.4)), "less steep, little further"
+    assert last.coefficients(-1.0, -1.0, 0.25) == pytest.approx((0.25, 0.4)), "no further than allowed"
+    assert last.coefficients(-3.0, 2.0, 1.0) == pytest.approx((0.2, 0.15)), "the ball takes back half of 0.6"
+    for slopes in ((1.0, -1.0), (0.0, 0.0), (-float("inf"), 0.0), (float("nan"), 0.0), (-1.0, float("nan"))):
+        assert last.coefficients(*slopes, 1.0) == (0.0, 0.0)
+    assert last.after(0.1, 1.0, 5.0) == coasting.Coasting(0.1, 1.0, 5.0, pytest.approx(0.52))  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ def record(model: nn.Module, optimizer: torch.optim.Optimizer, config: Optimizer
         raise LabError(f"The optimizer {config.label} has no feedback policy; train with --optimizer.name ocnopt.")
     own = deepcopy(model)
     with torch.random.fork_rng(devices=[]):
-        twin = build(config, own)
+        twin = build(replace(config, feedback_every=1), own)  # where the feedback rests there is no policy
         assert isinstance(twin, OCNOpt)
         twin.load_state_dict(deepcopy(optimizer.state_dict()))  # torch's own does not copy the tensors
         for group in twin.param_groups:  # a schedule that has ended leaves a rate of zero, and with it no policy
