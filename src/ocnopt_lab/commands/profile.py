@@ -47,7 +47,7 @@ class Profile:
     phase_steps: int | None = None
     """Steps of those blocks, and steps whose work is counted, where a whole period takes too long: decompositions are
     spread over the steps, so that a part of a period holds about its share of them."""
-    warmup: int = 30
+    warmup: int = 60
     """Steps of every variant before the first round; the memory is measured over as many."""
     threads: int | None = None
     """Threads of torch. Left out: torch's own choice."""

@@ -27,7 +27,8 @@ AXES: dict[Axis, tuple[str, tuple[Any, ...]]] = {
     "samples": ("feedback_samples", ("16", "64", "all")),
 }
 """What is varied → the option of the optimizer and its values."""
-BASE = OptimizerConfig(value="per-sample", rollout="linear", feedback=1.0)
+BASE = OptimizerConfig(value="per-sample", rollout="linear", feedback=1.0, feedback_every=1)
+"""Feedback in every step: what is taken away should have been there."""
 PICTURE = "ablation.png"
 
 
