@@ -68,8 +68,8 @@ class OCNOpt(Inspected):
         feedback_samples: how many samples of each batch the feedback looks at; None for all, "auto" for 64 with
             kfac and ekfac, 16 with the diagonals, and all where the value is not per sample.
         feedback_every: the period of the feedback in steps; the first ones have it, and those of statistics. Between,
-            all layers take open-loop steps, no longer than the last search allows. "auto": under a cross-entropy so that
-            the feedback looks at one in 8 of all samples; 1 with games, a nonlinear roll-out, values not per sample.
+            all layers take open-loop steps, as the last search allows. "auto": so that the feedback looks at one in
+            8 of all samples under a cross-entropy; 1 with games, a nonlinear roll-out, and values not per sample.
         curvature_samples: with value="coupled", how many samples of each batch, the first ones, the curvature is made
             of, each standing for as many as it takes; the gradient is that of all. None for all.
         batch_dim: the dimension of the model's inputs that holds the batch.
