@@ -39,7 +39,7 @@ def test_layers_before_a_batch_norm_go_on(curvature: str, value: str) -> None:
 
 def test_notices_a_steered_bias(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PerSample, "faint", 0.0)
-    optimizer, _ = trained("adam", "per-sample")
+    optimizer, _ = trained("adam", "per-sample", feedback_every=1)
     assert optimizer.clock["length"] < 1e-4
 
 
