@@ -137,7 +137,7 @@ def test_a_trained_flow_finds_the_density_of_a_mixture() -> None:
 
     before = gap()
     for _ in range(60):
-        x = truth.sample((128,))
+        x = truth.sample((512,))
         optimizer.zero_grad()
         (-flow.log_prob(x).mean()).backward()
         optimizer.step()
