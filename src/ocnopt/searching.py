@@ -60,19 +60,14 @@ class Searched:
         return turn.player is not None
 
     def beginning(self) -> Clock:
-        zeros = (
-            "overshoot",
-            "slope",
-            "momentum",
-            "predicted",
-            "loss",
-            "drawn",
-            "modelled",
-            "shrinkage",
-            "descent",
-            "usual",
-        )
-        first = {"step": 0, "labels": 0, "damping": self.model.start, "length": 1.0, "calibration": 1.0}
+        zeros = "overshoot", "slope", "predicted", "loss", "drawn", "modelled", "shrinkage"
+        first = {
+            "step": 0,
+            "labels": 0,
+            "damping": self.model.start,
+            "calibration": 1.0,
+            **asdict(Coasting(length=1.0)),
+        }
         return first | dict.fromkeys(zeros, 0.0)
 
     def apply(self, turns: Sequence[Turn], played: Played | None, clock: Clock) -> None:
