@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, median, stdev
+from typing import Any
 
 import torch
 import tyro
@@ -83,25 +84,27 @@ class Resting:
         """Of one run."""
         return self.out / f"{problem}-{batch}-{variant.replace(',', '').replace(' ', '-')}-{seed}.json"
 
-    def train(self, problem: str, batch: int, variant: str, seed: int) -> dict[str, float]:
-        """Mean loss of the last steps, the score on the test set, and milliseconds per step of the processor."""
+    def train(self, problem: str, batch: int, variant: str, seed: int) -> dict[str, Any]:
+        """Mean loss of the last steps, the score on the test set and its form, and milliseconds per step."""
         data_dir = str(self.data_dir.resolve()) if self.data_dir else None
         config = RunConfig(problem, 10**6, batch, VARIANTS[variant], seed, "constant")
         trainer = build_trainer(replace(config, data_dir=data_dir, threads=1))
         results = [*islice(endless(trainer), self.steps)]
-        _, test = trainer.scores()
+        (_, test), measure = trainer.scores(), trainer.task.measure
         seconds = fmean(x.seconds for x in results[self.steps // 2 :])
         return {
             "loss": fmean(x.loss for x in results[-LAST:]),
-            "score": 100 * test[trainer.task.measure.key],
+            "score": test[measure.key],
+            "measure": measure.label,
+            "format": measure.format,
             "ms": 1000 * seconds,
         }
 
     def text(self) -> str:
         """A row for every problem, batch size and variant that has a run."""
         lines = [
-            "| problem | batch | feedback | training loss | on test data | ms/step |",
-            "|---|---:|---|---:|---:|---:|",
+            "| problem | batch | feedback | training loss | score | of | ms/step |",
+            "|---|---:|---|---:|---:|---|---:|",
         ]
         for problem in self.problems:
             for batch in self.batches:
@@ -111,15 +114,18 @@ class Resting:
                     if own:
                         lines.append(row(problem, batch, name, own))
         note = (
-            f"After {self.steps} steps: mean loss of the last {LAST} and accuracy in percent on the test set, mean "
-            f"and standard deviation over seeds {' '.join(map(str, self.seeds))}; and the median time of a step."
+            f"After {self.steps} steps: mean loss of the last {LAST} and score on the test set, mean and standard "
+            f"deviation over seeds {' '.join(map(str, self.seeds))}; and the median time of a step."
         )
         return "\n\n".join([note, "\n".join(lines)]) + "\n"
 
 
-def row(problem: str, batch: int, name: str, own: list[dict[str, float]]) -> str:
-    loss, score = (spread([one[key] for one in own], form) for key, form in (("loss", ".4f"), ("score", ".2f")))
-    return f"| {problem} | {batch} | {name} | {loss} | {score} | {median(one['ms'] for one in own):.1f} |"
+def row(problem: str, batch: int, name: str, own: list[dict[str, Any]]) -> str:
+    loss, score = (
+        spread([one[key] for one in own], form) for key, form in (("loss", ".4f"), ("score", own[0]["format"]))
+    )
+    told = f"| {problem} | {batch} | {name} | {loss} | {score} | {own[0]['measure']} |"
+    return f"{told} {median(one['ms'] for one in own):.1f} |"
 
 
 def spread(values: list[float], form: str) -> str:
