@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-import torch
 import tyro
 from pages import insert
 from rich.console import Console
@@ -37,8 +36,6 @@ VARIANTS = {
 }
 LAST = 100
 """Steps whose losses are averaged at the end."""
-
-
 Run = tuple[str, int, str, int]
 """A problem, its batch size, a variant by its name, and a seed."""
 
@@ -64,7 +61,6 @@ class Resting:
 
     def run(self, console: Console) -> int:
         """Makes the runs that are not there yet, and writes the table of all."""
-        torch.set_num_threads(1)
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
         for run in track([x for x in self.plan() if not self.file(*x).exists()], "runs", console=console):
@@ -77,8 +73,11 @@ class Resting:
 
     def plan(self) -> list[Run]:
         """Seed after seed, so that an interrupted study has some of all."""
-        cases = [(problem, batch, name) for problem in self.problems for batch in self.batches for name in VARIANTS]
-        return [(*case, seed) for seed in self.seeds for case in cases]
+        return [(*case, seed) for seed in self.seeds for case in self.cases()]
+
+    def cases(self) -> list[tuple[str, int, str]]:
+        """What the seeds are of, a row of the table each."""
+        return [*product(self.problems, self.batches, VARIANTS)]
 
     def file(self, problem: str, batch: int, variant: str, seed: int) -> Path:
         """Of one run."""
@@ -106,13 +105,11 @@ class Resting:
             "| problem | batch | feedback | training loss | score | of | ms/step |",
             "|---|---:|---|---:|---:|---|---:|",
         ]
-        for problem in self.problems:
-            for batch in self.batches:
-                for name in VARIANTS:
-                    files = [self.file(problem, batch, name, seed) for seed in self.seeds]
-                    own = [json.loads(file.read_text()) for file in files if file.exists()]
-                    if own:
-                        lines.append(row(problem, batch, name, own))
+        for case in self.cases():
+            files = [self.file(*case, seed) for seed in self.seeds]
+            own = [json.loads(file.read_text()) for file in files if file.exists()]
+            if own:
+                lines.append(row(*case, own))
         note = (
             f"After {self.steps} steps: mean loss of the last {LAST} and score on the test set, mean and standard "
             f"deviation over seeds {' '.join(map(str, self.seeds))}; and the median time of a step."

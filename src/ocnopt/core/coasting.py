@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 STRETCH = 1.5
@@ -38,7 +38,7 @@ class Coasting:
     @classmethod
     def of(cls, numbers: Mapping[str, Any]) -> Coasting:
         """From where an optimizer keeps its numbers."""
-        return cls(*(numbers.get(name, 0.0) for name in ("length", "momentum", "descent", "usual")))
+        return cls(*(numbers.get(field.name, field.default) for field in fields(cls)))
 
     def after(self, length: float, momentum: float, descent: float) -> Coasting:
         """With what one more search has found."""
