@@ -191,7 +191,7 @@ def cost_of(network: Network, curvature: EKFAC, link: Link, ranks: int) -> Cost:
     every = curvature.decompose_every
     groups = due_together(network, curvature, ranks)
     sent = link.total(plain_step(network), ranks)
-    sent += link.total(statistics_of(network), ranks) / curvature.statistics_every
+    sent += link.total(statistics_of(network), ranks) / curvature.period
     alone = sum(job.seconds for job in (*network.jobs, *network.carries)) / every
     spread = sum(spread_seconds(jobs, link, ranks) for group in groups for jobs in group if jobs) / every
     return Cost(link.seconds(network.parameters, ranks), sent, alone, spread)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -9,22 +10,28 @@ import torch
 from torch import Tensor
 
 
-def finite(loss: Any, gradients: Sequence[Tensor]) -> bool:
-    """Whether the loss, if known, and all gradients are finite."""
+def finite(loss: Any, gradients: Sequence[Tensor], bound: float) -> bool:
+    """Whether the loss, if known, and all gradients are finite, which ``bound_of`` is the bound of."""
     if loss is not None and not bool(torch.as_tensor(loss).isfinite().all()):
         return False
-    return are_finite([g for g in gradients if not g.is_sparse])
+    return math.isfinite(bound) or all(bool(g.isfinite().all()) for g in gradients if not g.is_sparse)
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all entries are finite. A norm is, only if all of them are; it may overflow where no entry does."""
-    filled = [x for x in tensors if x.numel()]
+    """Whether all entries are finite."""
+    tensors = [*tensors]
+    return math.isfinite(bound_of(tensors)) or all(bool(x.isfinite().all()) for x in tensors)
+
+
+def bound_of(tensors: Iterable[Tensor]) -> float:
+    """Σ of norms: no entry is larger. Finite only if all entries are; it may overflow where none does."""
+    filled = [x for x in tensors if x.numel() and not x.is_sparse]
     if not filled:
-        return True
+        return 0.0
     norms = [*torch._foreach_norm(filled)]
     if any(x.dtype != norms[0].dtype or x.device != norms[0].device for x in norms):
         norms = [x.to(norms[0].device, torch.float32) for x in norms]
-    return bool(torch.stack(norms).sum().isfinite()) or all(bool(x.isfinite().all()) for x in filled)
+    return float(torch.stack(norms).sum())
 
 
 def tensors_of(states: Iterable[dict[str, Any]]) -> Iterator[Tensor]:

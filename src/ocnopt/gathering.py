@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Turn:
     evidence: the rows that its Kronecker statistics have seen in this step.
     denominators: of its diagonal metric, for each parameter; empty where nobody has asked for them.
     effective: −M δθ.  step: δθ.  Both are filled in by the passes.
+    bound: no entry of a gradient is larger.
     """
 
     seat: Seat
@@ -62,6 +64,7 @@ class Turn:
     denominators: Sequence[Tensor | float] = ()
     effective: Sequence[Tensor] = ()
     step: Params = ()
+    bound: float = math.inf
 
     @property
     def state(self) -> State:
@@ -78,11 +81,12 @@ def turn_of(seat: Seat, names: tuple[str, ...], groups: dict[int, Group], step: 
 
     Of these, only the ones whose group's period ends with this step; where there are none, the turn rests.
     """
-    due = tuple(name for name in names if step % groups[id(getattr(seat.module, name))].get("period", 1) == 0)
+    owners = {name: groups[id(p)] for name, p in zip(names, seat.tensors(names), strict=True)}
+    due = tuple(name for name, group in owners.items() if step % group.get("period", 1) == 0)
     names = due or names
     params = seat.tensors(names)
-    gradients = [require_dense(p.grad, seat.dotted(name)) for p, name in zip(params, names, strict=True)]
-    turn = Turn(seat, names, params, gradients, [], [groups[id(p)] for p in params], rests=not due)
+    gradients = [require_dense(p.grad, seat, name) for p, name in zip(params, names, strict=True)]
+    turn = Turn(seat, names, params, gradients, [], [owners[name] for name in names], rests=not due)
     player = seat.player(names)
     if isinstance(player, Refusal):
         turn.reason = player.reason
@@ -91,10 +95,11 @@ def turn_of(seat: Seat, names: tuple[str, ...], groups: dict[int, Group], step: 
     return turn
 
 
-def require_dense(gradient: Tensor | None, name: str) -> Tensor:
+def require_dense(gradient: Tensor | None, seat: Seat, name: str) -> Tensor:
     if gradient is None or gradient.is_sparse:
         raise RuntimeError(
-            f"The gradient of {name} is sparse; OCNOpt needs dense ones: build the layer with sparse=False."
+            f"The gradient of {seat.dotted(name)} is sparse; OCNOpt needs dense ones: "
+            "build the layer with sparse=False."
         )
     return gradient
 

@@ -16,7 +16,7 @@ from .core.value import Value
 from .curvature import Curvature
 from .distributed import agree, require_spreadable, require_unsharded, require_whole, warn_if_unseen
 from .evaluating import Again, again_of
-from .finiteness import finite
+from .finiteness import bound_of, finite
 from .game.blocks import Block
 from .game.kinds import Kind
 from .game.play import game_on
@@ -69,7 +69,7 @@ class OCNOpt(Inspected):
             kfac and ekfac, 16 with the diagonals, and all where the value is not per sample.
         feedback_every: the period of the feedback in steps; the first ones have it, and those of statistics. Between,
             all layers take open-loop steps, as the last search allows. "auto": so that the feedback looks at one in
-            8 of all samples under a cross-entropy; 1 with games, a nonlinear roll-out, and values not per sample.
+            16 of all samples under a cross-entropy; 1 with games, and values that are not per sample.
         curvature_samples: with value="coupled", how many samples of each batch, the first ones, the curvature is made
             of, each standing for as many as it takes; the gradient is that of all. None for all.
         batch_dim: the dimension of the model's inputs that holds the batch.
@@ -218,7 +218,7 @@ class OCNOpt(Inspected):
         if not gradients:
             self.last_step = idle(again, loss, "no parameter has a gradient")
             return
-        if not all(ranks.all([finite(loss, gradients)])):
+        if not all(ranks.all([finite(loss, gradients, bound := bound_of(gradients))])):
             self.last_step = idle(again, loss, "the loss or a gradient is not finite")
             self.skip()
             return
@@ -231,7 +231,7 @@ class OCNOpt(Inspected):
         if self.uses_curvature():
             require_core(turns, self.capture, self.terminal)
         for turn in turns:
-            turn.states = [self.state[p] for p in turn.params]
+            turn.states, turn.bound = [self.state[p] for p in turn.params], bound
         if self.resting:
             seat_again(turns)
         if blank:
@@ -253,7 +253,7 @@ class OCNOpt(Inspected):
     # how it is solved
 
     def solver(self, resting: Sequence[Turn]) -> Solver:
-        method = method_of(self.curvature, self.search, self.value, self.clock)
+        method = method_of(self.paced(), self.search, self.value, self.clock)
         axes = method, self.value, self.terminal, self.rollout
         limits = self.feedback, self.feedback_samples, limit_of(method, self.saturation)
         shared = self.tally, self.game, self.capture.ranks

@@ -23,7 +23,7 @@ from .stateful import Stateful
 
 EAGER = 50
 """Steps at the beginning that all have feedback, whatever its period."""
-SPARING = 8
+SPARING = 16
 """feedback_every="auto" lets the feedback look at one in about so many of the samples that the steps see."""
 
 
@@ -127,7 +127,7 @@ class Planned(Stateful):
 
     def gathers(self, step: int) -> Kronecker | None:
         """The curvature, where that step gathers statistics for it."""
-        curvature = self.curvature
+        curvature = self.paced()
         due = isinstance(curvature, Kronecker) and curvature.statistics_due(step)
         return curvature if due else None  # type: ignore[return-value]
 
@@ -138,19 +138,28 @@ class Planned(Stateful):
         return step % self.period() == 0
 
     def period(self) -> int:
-        """Of the feedback, in steps: what ``feedback_every`` says, or "auto" makes of the batch.
-
-        A game learns from every step, other values and roll-outs are asked for what they do in all: none rests there.
-        Nor where the loss is no softmax cross-entropy: small errors are reached by steps that are searched for.
-        """
+        """Of the feedback, in steps: what ``feedback_every`` says, or "auto" makes of the batch."""
         if isinstance(self.feedback_every, int):
             return self.feedback_every
-        free = self.game_kind is None and self.rollout_kind is Linear and self.value.by_sample
-        if not free or "share" not in self.clock:
+        if not self.may_rest:
             return 1
-        curvature = self.curvature
-        busy = curvature.statistics_every if isinstance(curvature, Kronecker) else None
-        return sparing(self.clock["share"], busy)
+        curvature = self.paced()
+        return sparing(self.clock["share"], curvature.period if isinstance(curvature, Kronecker) else None)
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether it is left to the optimizer how often there is feedback, and need not be in every step.
+
+        A game learns from every step, and other values are asked for what they do in all.
+        Nor where the loss is no softmax cross-entropy: small errors are reached by steps that are searched for.
+        """
+        free = self.game_kind is None and self.value.by_sample
+        return self.feedback_every == "auto" and free and "batch" in self.clock
+
+    def paced(self) -> Curvature:
+        """The curvature, with the period of its statistics that suits the batches at hand."""
+        rests = self.may_rest and isinstance(self.curvature, Kronecker)
+        return self.curvature.paced(self.clock["batch"]) if rests else self.curvature  # type: ignore[union-attr]
 
     def draw(self, sweep: Sweep, output: GradientEdge) -> None:
         """Send cotangents at labels drawn from the model down the graph, when statistics are due."""

@@ -39,10 +39,11 @@ class Seat:
 
     def active(self) -> tuple[str, ...]:
         """Names of the parameters that have a gradient."""
-        return tuple(name for name in self.names if getattr(self.module, name).grad is not None)
+        own = self.module._parameters  # what getattr finds in the end
+        return tuple(name for name in self.names if own[name].grad is not None)  # type: ignore[union-attr]
 
     def tensors(self, names: tuple[str, ...]) -> list[Tensor]:
-        return [getattr(self.module, name) for name in names]
+        return [self.module._parameters[name] for name in names]  # type: ignore[misc]
 
     @property
     def name(self) -> str:

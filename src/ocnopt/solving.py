@@ -18,11 +18,12 @@ from .core.terminal import Terminal
 from .core.turned import plain_step, turned
 from .core.value import Value
 from .curvature import Kronecker
-from .curvature.metrics import DiagonalMetric
-from .finiteness import are_finite, tensors_of
+from .curvature.metrics import DiagonalMetric, solve_all
+from .finiteness import are_finite
 from .game.coalition import Side, alone
 from .game.play import Game
 from .gathering import Boundary, Turn, boundary_of, stage_of
+from .guarding import Guard
 from .linalg.symmetric import Tally
 from .measuring import Factors, give_denominators, measure_diagonals, states_of
 from .observing import BLIND, Blind
@@ -66,10 +67,15 @@ class Solver:
             self.measure(turns, clock)
             played = self.propose(turns, calibrated(self.boundary(turns, capture), clock), clock)
             if played is not None and played.boundary.loss is not None:
-                clock["share"] = played.boundary.share(self.samples)
+                clock.update(share=played.boundary.share(self.samples), batch=played.boundary.batch)
             with self.watch.phase("move"):
-                self.method.apply(turns, played, clock)
+                if self.guard.passes(turns, clock):
+                    self.method.apply(turns, played, clock)
         return None if played is None else played.boundary.loss
+
+    @property
+    def guard(self) -> Guard:
+        return Guard(self.method, self.due, self.tally, self.ranks)
 
     @property
     def plays(self) -> bool:
@@ -99,7 +105,7 @@ class Solver:
             turn.step = ()
         playing = [turn for turn in turns if turn.feedback]
         played = None if boundary is None else self.play(playing, boundary, clock)
-        self.settle([turn for turn in turns if not turn.step])
+        self.settle([turn for turn in turns if not turn.step], clock)
         return played
 
     def decay(self, turns: Sequence[Turn]) -> None:
@@ -113,7 +119,7 @@ class Solver:
     def measure(self, turns: Sequence[Turn], clock: Clock) -> None:
         """Update the statistics and give every turn its metric."""
         with self.watch.phase("statistics"):
-            self.mend(turns)
+            self.guard.mend(turns, clock)
             self.gather(turns, clock)
 
     def gather(self, turns: Sequence[Turn], clock: Clock) -> None:
@@ -123,21 +129,8 @@ class Solver:
             matrices = [turn for turn in seated if turn.player is not None and turn.player.is_matrix]
             self.factors(curvature).measure(matrices, clock["step"], damping)
         rule, _ = diagonal_of(curvature)
-        measure_diagonals(rule, [turn for turn in turns if not turn.kronecker])
+        measure_diagonals(rule, [turn for turn in turns if self.plays and not turn.kronecker])
         self.give_metrics(turns, damping)
-
-    def mend(self, turns: Sequence[Turn]) -> None:
-        """Forget state that is not finite on some rank, as a damaged checkpoint or memory leaves it. Diagonals go
-        without, as in torch: no number that is not finite enters them."""
-        if not (isinstance(self.method.curvature, Kronecker) or self.method.needs_responses):
-            return
-        states = [state for turn in turns for state in turn.states]
-        if all(self.ranks.all([are_finite(tensors_of(states))])):
-            return
-        for state, sound in zip(states, self.ranks.all([are_finite(tensors_of([s])) for s in states]), strict=True):
-            if not sound:
-                self.tally["state begun anew"] += 1
-                state.clear()
 
     def redamp(self, turns: Sequence[Turn], clock: Clock) -> None:
         """The metrics at another λ, from the same statistics."""
@@ -213,13 +206,16 @@ class Solver:
         self.tally["feedback weights negative"] += negative
         return gains, steps
 
-    def settle(self, turns: Sequence[Turn]) -> None:
+    def settle(self, turns: Sequence[Turn], clock: Clock) -> None:
         """The effective gradients and the steps of turns that did not play: the open loop's."""
         for turn in turns:
             turn.effective = turn.gradients
-            if turn.kronecker or (turn.feedback and self.method.steers(turn)):
-                turn.step = minus(turn.metric.solve(tuple(turn.gradients)))  # type: ignore[union-attr]
-        if not are_finite([d for turn in turns for d in turn.step]):
+        moving = [turn for turn in turns if turn.kronecker or (turn.feedback and self.method.steers(turn))]
+        metrics = [turn.metric for turn in moving if turn.metric is not None]
+        solved = solve_all(metrics, [tuple(turn.gradients) for turn in moving])
+        for turn, d in zip(moving, solved, strict=True):
+            turn.step = minus(d)
+        if self.guard.wary(clock) and not are_finite([d for turn in turns for d in turn.step]):
             for turn in turns:
                 turn.step = turn.step if are_finite(turn.step) else zeros(turn.step)
 

@@ -82,23 +82,27 @@ def apply_diagonal(turns: Iterable[Turn], curvature: Curvature, rate: float = 1.
     rule, companion_rate = diagonal_of(curvature)
     for entries in by_group((turn, pairs_of(turn)) for turn in turns):
         settings = {**entries.group, "lr": entries.group["lr"] * rate * companion_rate}
-        effective = [g.to(p.dtype) for (g, _), p in zip(entries.values, entries.params, strict=True)]
+        params, states = entries.params, entries.states
+        effective = [g.to(p.dtype) for (g, _), p in zip(entries.values, params, strict=True)]
         known = [d for _, d in entries.values if d is not None]
-        denominators = known if len(known) == len(effective) else rule.denominators(entries.states, settings)
-        rule.apply(entries.params, effective, denominators, entries.states, settings)
+        if len(known) == len(effective):
+            rule.apply(params, effective, known, states, settings)
+        else:
+            rule.whole(params, effective, states, settings, entries.bound)
 
 
 def pairs_of(turn: Turn) -> list[tuple[Tensor, Tensor | float | None]]:
-    """The effective gradient of every parameter, and its denominator where that is known."""
+    """The effective gradient of every parameter, and its denominator where somebody has asked for it."""
     known: Sequence[Tensor | float | None] = turn.denominators or [None] * len(turn.params)
     return [*zip(turn.effective, known, strict=True)]
 
 
 @dataclass(eq=False)
 class Entries:
-    """Parameters of one group over all turns, with a value for each, and their states."""
+    """Parameters of one group over all turns, with a value for each, their states, and a bound on their gradients."""
 
     group: Group
+    bound: float
     params: list[Tensor] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
@@ -109,7 +113,7 @@ def by_group(shares: Iterable[tuple[Turn, Sequence[Any]]]) -> Collection[Entries
     out: dict[int, Entries] = {}
     for turn, values in shares:
         for p, x, state, group in zip(turn.params, values, turn.states, turn.groups, strict=True):
-            entries = out.setdefault(id(group), Entries(group))
+            entries = out.setdefault(id(group), Entries(group, turn.bound))
             entries.params.append(p)
             entries.values.append(x)
             entries.states.append(state)

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("seats", "gathering", "updates", "solving", "reporting", "options", "passes", "planning", "measuring"),
         *("stateful", "evaluating", "predicting", "trials", "judging", "layout", "scaling", "distributed", "searching"),
-        *("accelerating", "played", "versions", "observing", "inspecting", "memory", "finiteness"),
+        *("accelerating", "played", "versions", "observing", "inspecting", "memory", "finiteness", "guarding"),
     ),
     ("optim",),
     ("__init__", "sklearn", "integrations", "monitoring"),

@@ -34,8 +34,8 @@ NETWORKS: dict[str, tuple[Sized, tuple[int, ...]]] = {
     "mlp": (FullyConnected(WIDTH), (16,)),
     "cnn": (Convolutional((True, True), 16, 8), (1, 12, 12)),
 }
-FREE, LINEAR = "ocnopt adam, no feedback", "ocnopt adam, linear, all"
-PART, NONLINEAR = "ocnopt adam, linear, 64, every step", "ocnopt adam, nonlinear"
+FREE, LINEAR = "ocnopt adam, no feedback", "ocnopt adam, linear, all, every step"
+PART, NONLINEAR = "ocnopt adam, linear, 64, every step", "ocnopt adam, nonlinear, every step"
 SPARING = "ocnopt adam, linear, 64"
 each_network = pytest.mark.parametrize("network", NETWORKS)
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ocnopt import OCNOpt, planning, solving
 from ocnopt.core import coasting
 from ocnopt.core.bellman import backward_pass
+from ocnopt.curvature import EKFAC
 from ocnopt_lab.acceptance.run import distance
 
 every_curvature = pytest.mark.parametrize("curvature", ["sgd", "rmsprop", "adam", "kfac", "ekfac"])
@@ -122,21 +123,22 @@ def test_searches_that_measure_have_feedback_in_every_step(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("share", "busy", "period"),
     [
-        (1.0, 10, 10),
-        (0.5, 10, 5),
-        (0.25, 10, 2),
-        (0.125, 10, 1),
+        (1.0, 20, 20),
+        (0.5, 10, 10),
+        (0.25, 10, 5),
+        (0.125, 10, 2),
+        (0.0625, 10, 1),
         (0.01, 10, 1),
         (0.3, 7, 7),
-        (1.0, None, 8),
-        (0.3, None, 3),
+        (1.0, None, 16),
+        (0.3, None, 5),
     ],
 )
-def test_one_in_eight_samples(share: float, busy: int | None, period: int) -> None:
+def test_one_in_sixteen_samples(share: float, busy: int | None, period: int) -> None:
     assert planning.sparing(share, busy) == period
 
 
-@pytest.mark.parametrize(("size", "period"), [(16, 10), (128, 5), (256, 2), (512, 1)])
+@pytest.mark.parametrize(("size", "period"), [(16, 20), (64, 10), (128, 10), (256, 5), (512, 2), (1024, 1)])
 def test_the_default_rests_the_more_the_smaller_the_batch(size: int, period: int) -> None:
     model = mlp()
     optimizer = OCNOpt(model)
@@ -148,7 +150,6 @@ def test_the_default_rests_the_more_the_smaller_the_batch(size: int, period: int
     "options",
     [
         {"game": "feedback-nash"},
-        {"rollout": "nonlinear"},
         {"value": "coupled"},
         {"value": "own-gains", "terminal": "gradient"},
     ],
@@ -168,6 +169,35 @@ def test_small_errors_are_searched_for_in_every_step() -> None:
     (model(x)[:, 0] - y).square().mean().backward()
     optimizer.step()
     assert optimizer.period() == 1
+
+
+@pytest.mark.parametrize("rollout", ["linear", "nonlinear"])
+def test_diagonals_rest_as_well(rollout: str) -> None:
+    model = mlp()
+    optimizer = OCNOpt(model, curvature="adam", search="fixed", rollout=rollout)
+    one_step(model, optimizer, *batch(0, 32))
+    assert optimizer.feedback_samples == 16 and optimizer.period() == 8
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "steps"),
+    [
+        (32, {}, [1, 2, 3, 4, 5, 20, 40]),
+        (64, {}, [1, 2, 3, 4, 5, 10, 20, 30, 40]),
+        (32, {"feedback_every": 1}, [1, 2, 3, 4, 5, 10, 20, 30, 40]),
+        (32, {"curvature": EKFAC(statistics_every=15)}, [1, 2, 3, 4, 5, 15, 30]),
+    ],
+)
+def test_statistics_are_rarer_in_small_batches(size: int, options: dict[str, object], steps: list[int]) -> None:
+    """Unless their period, or that of the feedback, is given."""
+    model = mlp()
+    optimizer = OCNOpt(model, **options)  # type: ignore[arg-type]
+    seen = []
+    for step in range(1, 41):
+        updates = optimizer.state[model[0].weight].get("updates", 0)
+        one_step(model, optimizer, *batch(step, size))
+        seen += [step] * (optimizer.state[model[0].weight]["updates"] - updates)
+    assert seen == steps
 
 
 # steps in between

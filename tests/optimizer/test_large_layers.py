@@ -43,10 +43,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, search: str) -> None:
 def test_a_run_goes_on_in_other_blocks(kind: type[KFAC], before: int, after: int) -> None:
     """Failing, loading under another cap ends in an error of shapes, or the factors begin anew."""
     model = mlp(torch.float32)
-    optimizer = OCNOpt(model, curvature=kind(max_factor=before))
+    optimizer = OCNOpt(model, curvature=kind(max_factor=before, statistics_every=10))
     train(model, optimizer, 12)
     old = copy.deepcopy(optimizer.state[model[0].weight]["A"])
-    wider = OCNOpt(model, curvature=kind(max_factor=after))
+    wider = OCNOpt(model, curvature=kind(max_factor=after, statistics_every=10))
     wider.load_state_dict(optimizer.state_dict())
     train(model, wider, range(12, 13))  # no statistics are due
     state = wider.state[model[0].weight]

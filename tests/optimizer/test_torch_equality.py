@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from optimizer_cases import CURVATURES, SEARCHES, batch, build, mlp, train, twin
 from torch import nn
 from torch.nn import functional as F
 
-from ocnopt import OCNOpt
+from ocnopt import OCNOpt, planning
+from ocnopt.curvature import diagonal
 from ocnopt_lab.acceptance.run import distance
 
 STEPS = 20
@@ -114,6 +116,76 @@ def test_follows_torch_when_gradients_are_missing(name: str) -> None:
             model[2].weight.grad = model[2].bias.grad = None
 
     follow(pair(name), drop)
+
+
+# AdamW in one pass, where nobody asks for its metric in between
+
+
+def steps_of_adam(dtype: torch.dtype, scale: float = 1.0, **options: Any) -> tuple[nn.Module, OCNOpt]:
+    """A network after a few steps with gradients of about this size."""
+    model = mlp(dtype)
+    optimizer = OCNOpt(model, curvature="adam", search="fixed", **{"feedback": 0.0, **options})
+    for step in range(6):
+        gradients_like(model, step, scale)
+        optimizer.step()
+    return model, optimizer
+
+
+def gradients_like(model: nn.Module, step: int, scale: float) -> None:
+    torch.manual_seed(step)
+    for p in model.parameters():
+        p.grad = scale * torch.randn_like(p)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_one_pass_is_the_three_parts(dtype: torch.dtype, weight_decay: float) -> None:
+    with mock.patch.object(torch, "_fused_adamw_", wraps=torch._fused_adamw_) as kernel:
+        model, _ = steps_of_adam(dtype, weight_decay=weight_decay)
+    assert kernel.call_count == 6
+    with mock.patch.object(diagonal, "alike", lambda *_: False), mock.patch.object(torch, "_fused_adamw_") as kernel:
+        other, _ = steps_of_adam(dtype, weight_decay=weight_decay)
+    assert not kernel.called
+    assert distance(model, other) <= 8 * torch.finfo(dtype).eps and distance(model, mlp(dtype)) > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("part", [0.1, 3.0])
+def test_one_pass_stops_short_of_squares_that_overflow(dtype: torch.dtype, part: float) -> None:
+    scale = part * torch.finfo(dtype).max ** 0.5
+    with mock.patch.object(torch, "_fused_adamw_", wraps=torch._fused_adamw_) as kernel:
+        model, optimizer = steps_of_adam(dtype, scale=0.01 * scale)
+        assert kernel.call_count == 6
+        gradients_like(model, 7, scale)
+        optimizer.step()
+        assert kernel.call_count == 6, "the norm of all gradients is too large"
+    assert all(bool(state["exp_avg_sq"].isfinite().all()) for state in optimizer.state.values())
+
+
+def test_one_pass_wants_one_order_of_the_entries() -> None:
+    """The kernel goes by address: a gradient in another layout would meet the wrong weights."""
+    ours, theirs = (nn.Conv2d(3, 4, 3).double() for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = OCNOpt(ours, curvature="adam", search="fixed", feedback=0.0, lr=0.01)
+    adamw = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.0)
+    for step in range(4):
+        for model, mover in ((ours, optimizer), (theirs, adamw)):
+            gradients_like(model, step, 1.0)
+            if model is ours:
+                model.weight.grad = model.weight.grad.contiguous(memory_format=torch.channels_last)
+            mover.step()
+    assert distance(ours, theirs) <= CLOSE
+
+
+@pytest.mark.parametrize("feedback_every", [1, 3])
+def test_one_pass_where_the_feedback_rests(feedback_every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "EAGER", 0)
+    model = mlp()
+    optimizer = OCNOpt(model, curvature="adam", search="fixed", feedback_every=feedback_every)
+    with mock.patch.object(torch, "_fused_adamw_", wraps=torch._fused_adamw_) as kernel:
+        train(model, optimizer, 6)
+    assert kernel.call_count == (0 if feedback_every == 1 else 4)
+    assert {state["step"] for state in optimizer.state.values()} == {6}
 
 
 @every_reference

@@ -8,7 +8,7 @@ off the effective gradient is the gradient, and the rule is torch's, weight for 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,23 @@ Group = dict[str, Any]
 Tensors = list[Tensor]
 
 
+class Rule:
+    """The three parts one after another, where nobody asks for the metric in between."""
+
+    statistics: Callable[..., None]
+    denominators: Callable[..., list[Tensor | float]]
+    apply: Callable[..., None]
+
+    def whole(
+        self, params: Tensors, gradients: Tensors, states: Sequence[State], group: Group, bound: float = math.inf
+    ) -> None:
+        """torch's own step.  bound: no entry of a gradient is larger."""
+        self.statistics(gradients, states, group)
+        self.apply(params, gradients, self.denominators(states, group), states, group)
+
+
 @dataclass(frozen=True)
-class SGD:
+class SGD(Rule):
     """M = I/lr; torch.optim.SGD with momentum, dampening 0, no Nesterov term.
 
     unit: the longest step, in multiples of the gradient, that search="model" may take.
@@ -54,7 +69,7 @@ class SGD:
 
 
 @dataclass(frozen=True)
-class RMSprop:
+class RMSprop(Rule):
     """M = diag(√v + ε)/lr, v the running mean of squared gradients; torch.optim.RMSprop, not centred.
 
     alpha: averaging coefficient of v.  unit: as in ``SGD``, in multiples of g/√v.
@@ -99,7 +114,7 @@ class RMSprop:
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Rule):
     """M = diag(√v̂ + ε)/lr with bias-corrected v̂; torch.optim.AdamW, the first moment taken by the rule."""
 
     eps: float = 1e-8
@@ -136,6 +151,21 @@ class Adam:
         m = buffers(states, "exp_avg", effective)
         steps = [-lr / (1 - beta1 ** state["step"]) for state in states]
         move_by_moments(params, m, effective, tensors(denominators), 1 - beta1, 1 - lr * group["weight_decay"], steps)
+
+    def whole(
+        self, params: Tensors, gradients: Tensors, states: Sequence[State], group: Group, bound: float = math.inf
+    ) -> None:
+        """In torch's one pass over everything, where no square is too large for a second moment."""
+        m, v = (buffers(states, name, gradients) for name in ("exp_avg", "exp_avg_sq"))
+        fits = bound * bound <= min(torch.finfo(p.dtype).max for p in params)
+        if not (fits and alike(params, gradients, m, v)):
+            return super().whole(params, gradients, states, group, bound)
+        for state in states:
+            state["step"] = state.get("step", 0) + 1
+        named = {name: group[name] for name in ("lr", "weight_decay")}
+        named |= {"beta1": group["betas"][0], "beta2": group["betas"][1], "eps": self.eps}
+        steps = counted(states, params)
+        torch._fused_adamw_(params, gradients, m, v, [], steps, amsgrad=False, maximize=False, **named)
 
 
 Diagonal = SGD | RMSprop | Adam
@@ -185,6 +215,21 @@ def average_squares(v: Tensors, gradients: Tensors, keep: float) -> None:
     torch._foreach_mul_(v, keep)
     torch._foreach_addcmul_(v, gradients, gradients, value=1 - keep)
     torch._foreach_clamp_max_(v, [torch.finfo(x.dtype).max for x in v])
+
+
+def alike(*lists: Tensors) -> bool:
+    """Whether one kernel can go through all of them: dense, one dtype, one device, and one order of the entries."""
+    first = lists[0][0]
+    kind = first.dtype, first.device
+    fits = all((x.dtype, x.device) == kind and x.is_contiguous() for tensors in lists for x in tensors)
+    return fits and first.is_floating_point() and first.device.type in ("cpu", "cuda")
+
+
+def counted(states: Sequence[State], params: Tensors) -> Tensors:
+    """The number of the step for every parameter, as a tensor; one for all that are alike."""
+    numbers = {state["step"] for state in states}
+    known = {n: torch.full((), float(n), device=params[0].device) for n in numbers}
+    return [known[state["step"]] for state in states]
 
 
 def heavy_ball(steps: Tensors, states: Sequence[State], momentum: float) -> Tensors:

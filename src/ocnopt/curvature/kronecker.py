@@ -10,7 +10,9 @@ own. Players without a matrix, and parameters without a player, take the compani
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,9 +28,11 @@ from .diagonal import Adam, Diagonal, State, require_fraction, require_positive
 from .factors import Evidence, evidence, factor_A, factor_B, private
 from .metrics import KroneckerMetric
 
+Some = TypeVar("Some", bound="Kronecker")
 FISHER = ("sampled", "given")
 SIDES = ("A", "B")
 DECOMPOSED = ("inverse_A", "inverse_B", "damping", "s_A", "s_B", "U_A", "U_B", "S")
+USUAL, FEW = 10, 64
 OWN = ("updates", *SIDES, *DECOMPOSED)
 """Names of the state that belongs to the player as a whole, kept with its first parameter."""
 
@@ -39,7 +43,9 @@ class Kronecker:
 
     damping: λ with search="fixed"; the model search brings its own.
     averaging: coefficient of the running averages of A, B and S.
-    statistics_every, decompose_every: periods in steps; both are due on every one of the first steps.
+    statistics_every, decompose_every: periods in steps; both are due on every one of the first steps. Statistics by
+        default every ``USUAL`` steps, or twice as rarely where feedback may rest and batches have fewer than ``FEW``
+        samples: what they cost a smaller batch does not change.
     together: how many players are decomposed in the same step of a period. None: with one process one, so that all
         steps take about as long; with several twice as many as there are, so that each has its share to do.
     rows: about how many rows (samples times positions) each update of the factors uses.
@@ -52,7 +58,7 @@ class Kronecker:
 
     damping: float = 1e-2
     averaging: float = 0.98
-    statistics_every: int = 10
+    statistics_every: int | None = None
     decompose_every: int = 50
     rows: int = 2048
     max_factor: int = 4096
@@ -73,7 +79,7 @@ class Kronecker:
         require_positive("companion_lr", self.companion_lr)
         require_fraction("averaging", self.averaging)
         for name in ("statistics_every", "decompose_every", "rows", "max_factor", "block_size"):
-            if getattr(self, name) < 1:
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.max_blocks < 0:
             raise ValueError(f"max_blocks={self.max_blocks} must not be negative; with 0 large sides keep diagonals.")
@@ -84,7 +90,16 @@ class Kronecker:
 
     def statistics_due(self, step: int) -> bool:
         """Whether step (1, 2, …) gathers statistics; the first ones all do, since the averages are young."""
-        return step <= 5 or step % self.statistics_every == 0
+        return step <= 5 or step % self.period == 0
+
+    @property
+    def period(self) -> int:
+        """Of the statistics, in steps."""
+        return self.statistics_every or USUAL
+
+    def paced(self: Some, batch: int) -> Some:
+        """With the period of statistics that suits batches of so many samples, where none is given."""
+        return self if self.statistics_every or batch >= FEW else with_period(self, 2 * USUAL)
 
     def decomposition_due(self, step: int, offset: int) -> bool:
         """Whether step renews the decompositions of the player with this offset: staggered, and often at first."""
@@ -227,6 +242,11 @@ class KFAC(Kronecker):
 
     def metric(self, player: MatrixPlayer, state: State, damping: float, scale: float) -> Metric:
         return KroneckerMetric(player, state["inverse_A"], state["inverse_B"], scale)
+
+
+@lru_cache
+def with_period(curvature: Some, every: int) -> Some:
+    return replace(curvature, statistics_every=every)
 
 
 def average(state: State, name: str, new: Tensor, keep: float) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from ..core.compiling import compilable
 from ..core.protocols import MatrixPlayer, Params, masked
+from ..core.stage import Metric
 from ..linalg.blocks import blockwise, is_whole, right, right_transposed
 from ..linalg.kronecker import from_basis, product, to_basis
 
@@ -45,7 +47,12 @@ class DiagonalMetric:
     @cached_property
     def inverses(self) -> Params:
         """The diagonals of M⁻¹."""
-        return tuple(doubled(s / m) for m, s in zip(self.m, self.scale, strict=True))
+        known = [m for m in self.m if isinstance(m, Tensor)]
+        if not known or len(known) < len(self.m):
+            return tuple(doubled(s / m) for m, s in zip(self.m, self.scale, strict=True))
+        found = torch._foreach_reciprocal(known)
+        torch._foreach_mul_(found, [*self.scale])
+        return tuple(found)
 
     def guarded(self, faint: float) -> DiagonalMetric:
         """M that is not steered where it knows next to nothing."""
@@ -141,19 +148,24 @@ class EigenMetric(MatrixMetric):
         return self.U_A, self.U_B
 
     @cached_property
+    def eigenvalues(self) -> Tensor:
+        """Of M, (g, n_out, n_in)."""
+        return eigenvalues(self.S, self.damping, self.scale)
+
+    @cached_property
     def D(self) -> Tensor:
         """Inverse eigenvalues of M."""
-        return inverse_eigenvalues(self.S, self.damping, self.scale)
+        return self.eigenvalues.reciprocal()
 
     def enter(self, d: Params) -> Tensor:
         return to_basis(self.player.to_matrix(d).to(self.S.dtype), self.U_A, self.U_B)
 
     def inverse(self, X: Tensor) -> Tensor:
-        return X * self.D
+        return X / self.eigenvalues
 
     def solve(self, d: Params) -> Params:
         X = self.player.to_matrix(d).to(self.S.dtype)
-        return self.player.from_matrix(solve_in_basis(X, self.U_A, self.U_B, self.D))
+        return self.player.from_matrix(solve_in_basis(X, self.U_A, self.U_B, self.eigenvalues))
 
     def leave(self, X: Tensor) -> Params:
         return self.player.from_matrix(from_basis(X, self.U_A, self.U_B))
@@ -171,17 +183,27 @@ class EigenMetric(MatrixMetric):
         return 2 * g * n_out * n_in * (a + b), g * rows * (n_in * a + n_out * b)
 
 
-def inverse_eigenvalues(S: Tensor, damping: float | Tensor, scale: float | Tensor) -> Tensor:
-    """Of M, (g, n_out, n_in)."""
-    return scale / (S + damping)
+def solve_all(metrics: Sequence[Metric], ds: Sequence[Params]) -> list[Params]:
+    """M⁻¹ d of every player, that of all diagonals in one call."""
+    pairs = [*zip(metrics, ds, strict=True)]
+    diagonals = [(M, d) for M, d in pairs if isinstance(M, DiagonalMetric)]
+    joint = DiagonalMetric([m for M, _ in diagonals for m in M.m], [s for M, _ in diagonals for s in M.scale])
+    found = iter(joint.solve(tuple(x for _, d in diagonals for x in d)) if diagonals else ())
+    return [tuple(islice(found, len(d))) if isinstance(M, DiagonalMetric) else M.solve(d) for M, d in pairs]
 
 
-def solve_in_basis(X: Tensor, U_A: Tensor | None, U_B: Tensor | None, D: Tensor) -> Tensor:
-    """U (D ∘ UᵀX): M⁻¹ with inverse eigenvalues D, where None stands for the identity."""
-    return from_basis(to_basis(X, U_A, U_B) * D, U_A, U_B)
+def eigenvalues(S: Tensor, damping: float | Tensor, scale: float | Tensor) -> Tensor:
+    """(S + λ)/scale."""
+    sums = S + damping
+    return sums if isinstance(scale, float) and scale == 1 else sums / scale
 
 
-inverse_eigenvalues = compilable(inverse_eigenvalues)(inverse_eigenvalues)
+def solve_in_basis(X: Tensor, U_A: Tensor | None, U_B: Tensor | None, E: Tensor) -> Tensor:
+    """U (UᵀX / E): M⁻¹ of eigenvalues E, where None stands for the identity."""
+    return from_basis(to_basis(X, U_A, U_B) / E, U_A, U_B)
+
+
+eigenvalues = compilable(eigenvalues)(eigenvalues)
 solve_in_basis = compilable(solve_in_basis)(solve_in_basis)
 
 

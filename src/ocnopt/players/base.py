@@ -98,6 +98,11 @@ class MatrixModulePlayer(ModulePlayer):
         return self.parameters[0].shape[0]
 
     @cached_property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Of the parameters."""
+        return {name: p.shape for name, p in zip(self.names, self.parameters, strict=True)}
+
+    @cached_property
     def fan_in(self) -> int:
         """Columns of the joint matrices [W b]."""
         return self.to_matrix(tuple(torch.empty_like(p, device="meta") for p in self.parameters)).shape[-1]
@@ -137,13 +142,13 @@ class MatrixModulePlayer(ModulePlayer):
 
     def _columns(self, name: str, tensor: Tensor) -> Tensor:
         """(..., out, *rest) to (..., g, out / g, rest); the bias is one column."""
-        parameter = getattr(self.module, name)
-        lead, out = tensor.shape[: tensor.ndim - parameter.ndim], parameter.shape[0]
-        return tensor.reshape(*lead, self.groups, out // self.groups, parameter[0].numel())
+        shape = self.shapes[name]
+        lead = tensor.shape[: tensor.ndim - len(shape)]
+        return tensor.reshape(*lead, self.groups, shape[0] // self.groups, math.prod(shape[1:]))
 
     def from_matrix(self, D: Tensor) -> Params:
         """[W b] (..., g, n_out, n_in) to parameter-shaped (..., *parameter)."""
         width = D.shape[-1] - ("bias" in self.names)
         columns = {"weight": D[..., :width], "bias": D[..., width:]}
         lead = D.shape[:-3]
-        return tuple(columns[name].reshape(*lead, *getattr(self.module, name).shape) for name in self.names)
+        return tuple(columns[name].reshape(*lead, *self.shapes[name]) for name in self.names)

@@ -47,7 +47,7 @@ def products(optimizer: OCNOpt, share: float) -> float:
     feeds, searches = optimizer.feedback > 0, optimizer.search is not None
     responses = max(int(feeds), 2 * searches)
     again = feeds and optimizer.rollout_kind is Nonlinear
-    return share * (responses + feeds) / optimizer.period() + float(again)
+    return (share * (responses + feeds) + again) / optimizer.period()
 
 
 def elementwise(optimizer: Optimizer) -> int:
@@ -62,6 +62,6 @@ def elementwise(optimizer: Optimizer) -> int:
 
 def period(optimizer: OCNOpt) -> int:
     """Steps after which all work has been done as often as on average."""
-    curvature = optimizer.curvature
-    periods = [getattr(curvature, name, 1) for name in ("statistics_every", "decompose_every")]
+    curvature = optimizer.paced()
+    periods = [getattr(curvature, name, 1) for name in ("period", "decompose_every")]
     return lcm(*periods, optimizer.period())
