@@ -196,7 +196,7 @@ class OCNOpt(Inspected):
             require_path(self.capture, loss, output)
         if self.without_gradients():
             self.capture.drop()
-        if bool(loss.isfinite()) and self.uses_curvature():
+        if self.uses_curvature() and bool(loss.isfinite()):  # in this order: a look waits for the device
             with self.capture.during(Mode.OFF):
                 factor = self.terminal.factor(loss, output, self.generator())
             send_columns(self.capture, factor, output, self.targets())

@@ -150,11 +150,11 @@ def expected(name: str, step: int) -> tuple[int, int]:
     """(collectives, elements) of a step, as the page has them."""
     kronecker = name == "ekfac"
     calls, sent = 3, 2 + 3 * TURNS
-    if step <= 50 or step % (10 if kronecker else 8) == 0:
+    if step <= 50 or step % (20 if kronecker else 16) == 0:
         calls, sent = 5, 10 + 3 * TURNS
         calls += 2 * TURNS - 1
         sent += 2 * sum(SIZES) - SIZES[-1] + kronecker * (len(SIDES) - SIZES[0])
-    if kronecker and (step <= 5 or step % 10 == 0):
+    if kronecker and (step <= 5 or step % 20 == 0):
         calls += 1 + len(SIDES)
         sent += 3 + sum(a * a + b * b for a, b in SIDES)
         if step > 1:
