@@ -8,7 +8,7 @@ off the effective gradient is the gradient, and the rule is torch's, weight for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,23 +23,16 @@ Group = dict[str, Any]
 Tensors = list[Tensor]
 
 
-class Rule:
-    """The three parts one after another, where nobody asks for the metric in between."""
-
-    statistics: Callable[..., None]
-    denominators: Callable[..., list[Tensor | float]]
-    apply: Callable[..., None]
-
-    def whole(
-        self, params: Tensors, gradients: Tensors, states: Sequence[State], group: Group, bound: float = math.inf
-    ) -> None:
-        """torch's own step.  bound: no entry of a gradient is larger."""
-        self.statistics(gradients, states, group)
-        self.apply(params, gradients, self.denominators(states, group), states, group)
+def in_parts(
+    rule: Diagonal, params: Tensors, gradients: Tensors, states: Sequence[State], group: Group, bound: float
+) -> None:
+    """torch's own step, where nobody asks for the metric in between.  bound: no entry of a gradient is larger."""
+    rule.statistics(gradients, states, group)
+    rule.apply(params, gradients, rule.denominators(states, group), states, group)
 
 
 @dataclass(frozen=True)
-class SGD(Rule):
+class SGD:
     """M = I/lr; torch.optim.SGD with momentum, dampening 0, no Nesterov term.
 
     unit: the longest step, in multiples of the gradient, that search="model" may take.
@@ -50,6 +43,7 @@ class SGD(Rule):
     momentum = 0.9
     default_lr = 1e-2
     feedback_samples = 16
+    whole = in_parts
 
     def statistics(self, gradients: Tensors, states: Sequence[State], group: Group) -> None:
         """A plain gradient step keeps none."""
@@ -69,7 +63,7 @@ class SGD(Rule):
 
 
 @dataclass(frozen=True)
-class RMSprop(Rule):
+class RMSprop:
     """M = diag(√v + ε)/lr, v the running mean of squared gradients; torch.optim.RMSprop, not centred.
 
     alpha: averaging coefficient of v.  unit: as in ``SGD``, in multiples of g/√v.
@@ -82,6 +76,7 @@ class RMSprop(Rule):
     momentum = 0.0
     default_lr = 1e-3
     feedback_samples = 16
+    whole = in_parts
 
     def __post_init__(self) -> None:
         require_fraction("alpha", self.alpha)
@@ -114,7 +109,7 @@ class RMSprop(Rule):
 
 
 @dataclass(frozen=True)
-class Adam(Rule):
+class Adam:
     """M = diag(√v̂ + ε)/lr with bias-corrected v̂; torch.optim.AdamW, the first moment taken by the rule."""
 
     eps: float = 1e-8
@@ -152,14 +147,12 @@ class Adam(Rule):
         steps = [-lr / (1 - beta1 ** state["step"]) for state in states]
         move_by_moments(params, m, effective, tensors(denominators), 1 - beta1, 1 - lr * group["weight_decay"], steps)
 
-    def whole(
-        self, params: Tensors, gradients: Tensors, states: Sequence[State], group: Group, bound: float = math.inf
-    ) -> None:
-        """In torch's one pass over everything, where no square is too large for a second moment."""
+    def whole(self, params: Tensors, gradients: Tensors, states: Sequence[State], group: Group, bound: float) -> None:
+        """``in_parts`` in torch's one pass over everything, where no square is too large for a second moment."""
         m, v = (buffers(states, name, gradients) for name in ("exp_avg", "exp_avg_sq"))
         fits = bound * bound <= min(torch.finfo(p.dtype).max for p in params)
         if not (fits and alike(params, gradients, m, v)):
-            return super().whole(params, gradients, states, group, bound)
+            return in_parts(self, params, gradients, states, group, bound)
         for state in states:
             state["step"] = state.get("step", 0) + 1
         named = {name: group[name] for name in ("lr", "weight_decay")}
