@@ -60,6 +60,7 @@ class Guard:
         clock.pop("suspect", None)
         if not sound:
             clock["suspect"] = True
+            self.tally["step not finite"] += 1
         return sound
 
     def moved_by(self, turns: Sequence[Turn]) -> Iterator[Tensor]:

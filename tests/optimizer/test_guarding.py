@@ -40,6 +40,7 @@ def test_what_it_spoils_does_not_move_and_the_next_step_begins_it_anew(
     before = weights(model)
     one_step(model, optimizer, *batch(5))
     assert not moved(model, before) and "state begun anew" not in optimizer.tally
+    assert optimizer.diagnostics()["step not finite"] == 1
     one_step(model, optimizer, *batch(6))
     assert optimizer.tally["state begun anew"] == 1 and moved(model, before)
     assert all(bool(p.isfinite().all()) for p in model.parameters())

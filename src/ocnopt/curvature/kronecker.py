@@ -32,9 +32,12 @@ Some = TypeVar("Some", bound="Kronecker")
 FISHER = ("sampled", "given")
 SIDES = ("A", "B")
 DECOMPOSED = ("inverse_A", "inverse_B", "damping", "s_A", "s_B", "U_A", "U_B", "S")
-USUAL, FEW = 10, 64
 OWN = ("updates", *SIDES, *DECOMPOSED)
 """Names of the state that belongs to the player as a whole, kept with its first parameter."""
+USUAL = 10
+"""Steps from one update of the factors to the next."""
+FEW = 64
+"""In batches of fewer samples they are twice as many."""
 
 
 @dataclass(frozen=True)
