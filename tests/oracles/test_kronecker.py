@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ocnopt import OCNOpt
 from ocnopt.core.stage import Stage
 from ocnopt.curvature import EKFAC, KFAC, SGD, Adam, Curvature, ekfac, factors, kronecker
+from ocnopt.linalg.blocks import gram
 from ocnopt.linalg.symmetric import Tally
 
 TINY = 1e-14
@@ -172,3 +173,11 @@ def test_rows_of_part_of_the_batch_count_for_all_of_it() -> None:
         few = found.columns.clone()
         few[:, 2:] = 0
         close(state["B"], 2 * metrics.factors(found.task.net, layer, found.task.x, few, 1.0)[1], "B")
+
+
+@pytest.mark.parametrize("weight", [2.0, 0.0, -0.5])
+@pytest.mark.parametrize("width", [5, 2, 1])
+def test_a_gram_matrix_takes_its_weight_from_the_rows(weight: float, width: int) -> None:
+    """Quadratures with negative weights have no root to multiply rows by."""
+    X = torch.randn(2, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    close(factors.scaled_gram(weight, X, width), weight * gram(X, width), "weighted")

@@ -13,6 +13,7 @@ sum to T, and u_t = w_t g_t, they have A = Σ w_t z zᵀ / T and B = T Σ w_t g 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import groupby
 from typing import NamedTuple
 
@@ -76,15 +77,20 @@ def curvature_columns(call: Call, batch: int) -> tuple[Tensor, float]:
 
 def factor_A(parts: Sequence[Evidence], width: int) -> Tensor:
     """A: mean of z zᵀ over all rows, in blocks of so many (see ``linalg.blocks``)."""
-    total = torch.stack([part.share * gram(part.Z.flatten(1, 2), width) for part in parts]).sum(0)
-    return total / sum(part.share * part.Z.shape[1] * part.Z.shape[2] for part in parts)
+    total = sum(part.share * part.Z.shape[1] * part.Z.shape[2] for part in parts)
+    return reduce(torch.add, (scaled_gram(part.share / total, part.Z.flatten(1, 2), width) for part in parts))
 
 
 def factor_B(parts: Sequence[Evidence], width: int) -> Tensor:
     """B: sum of u uᵀ over all rows, in blocks of so many."""
     rows = (part.U.transpose(0, 1).flatten(1, 3) for part in parts)
     pairs = zip(parts, rows, strict=True)
-    return torch.stack([part.weight / part.share * gram(U, width) for part, U in pairs]).sum(0)
+    return reduce(torch.add, (scaled_gram(part.weight / part.share, U, width) for part, U in pairs))
+
+
+def scaled_gram(weight: float, X: Tensor, width: int) -> Tensor:
+    """w Σ x xᵀ over the rows of X. The factor may be far larger than they are, so that they take w along."""
+    return gram(weight**0.5 * X, width) if weight > 0 else weight * gram(X, width)
 
 
 def squared_products(parts: Sequence[Evidence], U_A: Tensor | None, U_B: Tensor | None) -> Tensor:

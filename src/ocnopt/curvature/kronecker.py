@@ -21,7 +21,7 @@ from ..core.protocols import MatrixPlayer
 from ..core.ranks import ALONE, Ranks
 from ..core.stage import Metric
 from ..core.trajectory import Call
-from ..linalg.blocks import recut, shape_of, width_of
+from ..linalg.blocks import diagonal, recut, shape_of, width_of
 from ..linalg.symmetric import DecompositionError, Tally
 from .decompositions import INVERSE, cubes, damped_inverse, dampings
 from .diagonal import Adam, Diagonal, State, require_fraction, require_positive
@@ -145,8 +145,8 @@ class Kronecker:
         """Update the running averages from all ranks; evidence that is not finite is left out and counted."""
         widths = (self.width(rows.shape[-1]) for rows in (parts[0].Z, parts[0].U))
         A, B = (factor(parts, width) for factor, width in zip((factor_A, factor_B), widths, strict=True))
-        A, B = ranks.total(A / ranks.size, B)
-        if not bool(A.isfinite().all() & B.isfinite().all()):
+        A, B = ranks.total(A if ranks.size == 1 else A / ranks.size, B)
+        if not bool(diagonal(A).isfinite().all() & diagonal(B).isfinite().all()):  # the largest of a Gram matrix
             tally["statistics not finite"] += 1
             return
         state["updates"] = state.get("updates", 0) + 1

@@ -51,7 +51,9 @@ def blockwise(function: Callable[..., Tensor], *factors: Tensor) -> Tensor:
 
 
 def diagonal(X: Tensor) -> Tensor:
-    """Of X (g, n, b), shape (g, n)."""
+    """Of X (g, n, b), shape (g, n); of a diagonal itself."""
+    if X.dim() == 2:
+        return X
     return torch.cat([P.diagonal(dim1=-2, dim2=-1).flatten(1) for P in pieces(X)], 1)
 
 
