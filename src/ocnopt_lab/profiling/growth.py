@@ -97,7 +97,7 @@ def draw(path: Path, title: str, grown: Sequence[Growth]) -> None:
     grid[0, 0].set_ylabel("ms per step")
     grid[1, 0].set_ylabel("MB of tensors")
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, 1 + len(grown)), fontsize=8)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=120)
 
