@@ -127,7 +127,7 @@ class Planned(Stateful):
 
     def gathers(self, step: int) -> Kronecker | None:
         """The curvature, where that step gathers statistics for it."""
-        curvature = self.paced()
+        curvature = self.paced(step)
         due = isinstance(curvature, Kronecker) and curvature.statistics_due(step)
         return curvature if due else None  # type: ignore[return-value]
 
@@ -143,7 +143,7 @@ class Planned(Stateful):
             return self.feedback_every
         if not self.may_rest:
             return 1
-        curvature = self.paced()
+        curvature = self.paced(EAGER + 1)
         return sparing(self.clock["share"], curvature.period if isinstance(curvature, Kronecker) else None)
 
     @property
@@ -156,9 +156,9 @@ class Planned(Stateful):
         free = self.game_kind is None and self.value.by_sample
         return self.feedback_every == "auto" and free and "batch" in self.clock
 
-    def paced(self) -> Curvature:
-        """The curvature, with the period of its statistics that suits the batches at hand."""
-        rests = self.may_rest and isinstance(self.curvature, Kronecker)
+    def paced(self, step: int) -> Curvature:
+        """The curvature, with the period of its statistics in that step that suits the batches at hand."""
+        rests = step > EAGER and self.may_rest and isinstance(self.curvature, Kronecker)
         return self.curvature.paced(self.clock["batch"]) if rests else self.curvature  # type: ignore[union-attr]
 
     def draw(self, sweep: Sweep, output: GradientEdge) -> None:

@@ -154,7 +154,7 @@ def expected(name: str, step: int) -> tuple[int, int]:
         calls, sent = 5, 10 + 3 * TURNS
         calls += 2 * TURNS - 1
         sent += 2 * sum(SIZES) - SIZES[-1] + kronecker * (len(SIDES) - SIZES[0])
-    if kronecker and (step <= 5 or step % 20 == 0):
+    if kronecker and (step <= 5 or step % (10 if step <= 50 else 20) == 0):
         calls += 1 + len(SIDES)
         sent += 3 + sum(a * a + b * b for a, b in SIDES)
         if step > 1:

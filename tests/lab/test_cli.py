@@ -100,7 +100,7 @@ def test_the_profile_is_written(monkeypatch, capsys) -> None:
 
 def test_a_profile_of_few_steps_counts_as_many(monkeypatch) -> None:
     """Steps 9 and 10, the second of which gathers statistics, in place of one such step in ten."""
-    monkeypatch.setattr(profile, "VARIANTS", {**PROFILED, "ekfac": OptimizerConfig("ocnopt")})
+    monkeypatch.setattr(profile, "VARIANTS", {**PROFILED, "ekfac": OptimizerConfig("ocnopt", feedback_every=1)})
     options = ["--steps", "1", "--rounds", "2", "--phase-rounds", "1", "--warmup", "4", "--threads", "1"]
     calls = {}
     for name, more in {"whole": [], "few": ["--phase-steps", "2"]}.items():

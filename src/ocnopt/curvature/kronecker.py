@@ -47,8 +47,8 @@ class Kronecker:
     damping: λ with search="fixed"; the model search brings its own.
     averaging: coefficient of the running averages of A, B and S.
     statistics_every, decompose_every: periods in steps; both are due on every one of the first steps. Statistics by
-        default every ``USUAL`` steps, or twice as rarely where feedback may rest and batches have fewer than ``FEW``
-        samples: what they cost a smaller batch does not change.
+        default every ``USUAL`` steps; twice as rarely where feedback rests and batches have fewer than ``FEW``
+        samples, since what they cost a smaller batch does not change.
     together: how many players are decomposed in the same step of a period. None: with one process one, so that all
         steps take about as long; with several twice as many as there are, so that each has its share to do.
     rows: about how many rows (samples times positions) each update of the factors uses.

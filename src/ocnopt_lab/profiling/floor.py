@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from ocnopt import OCNOpt
 from ocnopt.core.rollout import Nonlinear
 from ocnopt.curvature.kronecker import OWN
+from ocnopt.planning import EAGER
 from ocnopt_lab.profiling.counting import leaves, size
 
 
@@ -62,6 +63,6 @@ def elementwise(optimizer: Optimizer) -> int:
 
 def period(optimizer: OCNOpt) -> int:
     """Steps after which all work has been done as often as on average."""
-    curvature = optimizer.paced()
+    curvature = optimizer.paced(EAGER + 1)
     periods = [getattr(curvature, name, 1) for name in ("period", "decompose_every")]
     return lcm(*periods, optimizer.period())
