@@ -253,7 +253,7 @@ class OCNOpt(Inspected):
     # how it is solved
 
     def solver(self, resting: Sequence[Turn]) -> Solver:
-        method = method_of(self.paced(self.clock["step"]), self.search, self.value, self.clock)
+        method = method_of(self.paced(self.clock.get("step", 0)), self.search, self.value, self.clock)
         axes = method, self.value, self.terminal, self.rollout
         limits = self.feedback, self.feedback_samples, limit_of(method, self.saturation)
         shared = self.tally, self.game, self.capture.ranks
