@@ -14,13 +14,18 @@ def finite(loss: Any, gradients: Sequence[Tensor], bound: float) -> bool:
     """Whether the loss, if known, and all gradients are finite, which ``bound_of`` is the bound of."""
     if loss is not None and not bool(torch.as_tensor(loss).isfinite().all()):
         return False
-    return math.isfinite(bound) or all(bool(g.isfinite().all()) for g in gradients if not g.is_sparse)
+    return math.isfinite(bound) or each_is_finite(g for g in gradients if not g.is_sparse)
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether all entries are finite."""
     tensors = [*tensors]
-    return math.isfinite(bound_of(tensors)) or all(bool(x.isfinite().all()) for x in tensors)
+    return math.isfinite(bound_of(tensors)) or each_is_finite(tensors)
+
+
+def each_is_finite(tensors: Iterable[Tensor]) -> bool:
+    """The same, with a look at each tensor by itself."""
+    return all(bool(x.isfinite().all()) for x in tensors)
 
 
 def bound_of(tensors: Iterable[Tensor]) -> float:

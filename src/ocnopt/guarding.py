@@ -22,7 +22,7 @@ class Guard:
     leaves it. Where these rest only what comes of it is looked at, and what was not finite then before the next step.
 
     Diagonals by themselves go without, as in torch: no number that is not finite enters them.
-    due: whether the step has feedback.
+    due: whether the step has feedback, as all have that gather statistics.
     """
 
     method: Method
@@ -36,9 +36,7 @@ class Guard:
 
     def wary(self, clock: Clock) -> bool:
         """Whether to look at all state beforehand."""
-        curvature = self.method.curvature
-        gathers = isinstance(curvature, Kronecker) and curvature.statistics_due(clock["step"])
-        return self.due or gathers or clock.get("suspect", False)
+        return self.due or clock.get("suspect", False)
 
     def mend(self, turns: Sequence[Turn], clock: Clock) -> None:
         """Forget state that is not finite on some rank."""

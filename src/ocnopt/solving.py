@@ -211,8 +211,8 @@ class Solver:
         for turn in turns:
             turn.effective = turn.gradients
         moving = [turn for turn in turns if turn.kronecker or (turn.feedback and self.method.steers(turn))]
-        metrics = [turn.metric for turn in moving if turn.metric is not None]
-        solved = solve_all(metrics, [tuple(turn.gradients) for turn in moving])
+        metrics = [turn.metric for turn in moving]
+        solved = solve_all(metrics, [tuple(turn.gradients) for turn in moving])  # type: ignore[arg-type]
         for turn, d in zip(moving, solved, strict=True):
             turn.step = minus(d)
         if self.guard.wary(clock) and not are_finite([d for turn in turns for d in turn.step]):

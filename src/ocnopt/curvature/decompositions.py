@@ -31,7 +31,7 @@ def mean_eigenvalue(X: Tensor) -> Tensor:
     """Of a factor, (g, 1, 1)."""
     if X.dim() == 3 and is_whole(X):
         return mean_diagonal(X)
-    return (X if X.dim() == 2 else diagonal(X)).mean(-1)[:, None, None]
+    return diagonal(X).mean(-1)[:, None, None]
 
 
 def dampings(A: Tensor, B: Tensor, damping: float) -> tuple[Tensor, Tensor]:

@@ -126,8 +126,7 @@ class Adam:
         beta2 = group["betas"][1]
         v = buffers(states, "exp_avg_sq", gradients)
         average_squares(v, gradients, beta2)
-        for state in states:
-            state["step"] = state.get("step", 0) + 1
+        count_step(states)
 
     def denominators(self, states: Sequence[State], group: Group) -> list[Tensor | float]:
         beta2 = group["betas"][1]
@@ -153,11 +152,10 @@ class Adam:
         fits = bound * bound <= min(torch.finfo(p.dtype).max for p in params)
         if not (fits and alike(params, gradients, m, v)):
             return in_parts(self, params, gradients, states, group, bound)
-        for state in states:
-            state["step"] = state.get("step", 0) + 1
+        count_step(states)
         named = {name: group[name] for name in ("lr", "weight_decay")}
         named |= {"beta1": group["betas"][0], "beta2": group["betas"][1], "eps": self.eps}
-        steps = counted(states, params)
+        steps = counted(states, params[0].device)
         torch._fused_adamw_(params, gradients, m, v, [], steps, amsgrad=False, maximize=False, **named)
 
 
@@ -218,10 +216,16 @@ def alike(*lists: Tensors) -> bool:
     return fits and first.is_floating_point() and first.device.type in ("cpu", "cuda")
 
 
-def counted(states: Sequence[State], params: Tensors) -> Tensors:
+def count_step(states: Sequence[State]) -> None:
+    """One more step of every parameter."""
+    for state in states:
+        state["step"] = state.get("step", 0) + 1
+
+
+def counted(states: Sequence[State], device: torch.device) -> Tensors:
     """The number of the step for every parameter, as a tensor; one for all that are alike."""
     numbers = {state["step"] for state in states}
-    known = {n: torch.full((), float(n), device=params[0].device) for n in numbers}
+    known = {n: torch.full((), float(n), device=device) for n in numbers}
     return [known[state["step"]] for state in states]
 
 
